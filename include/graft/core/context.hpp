@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+// What an operation needs besides its operands: threads, memory, a meter, a seed. Read next: autograd/tape.hpp.
+#pragma once
+#include <cstdint>
+
+#include "graft/core/executor.hpp"
+#include "graft/core/pool.hpp"
+
+namespace graft {
+
+class meter;
+
+/// Passed explicitly to everything that computes: there are no globals and no hidden threads. One context serves one
+/// thread at a time; programs that work on several tasks at once make one for each.
+class context {
+ public:
+  /// Runs on the calling thread.
+  context() : context(executor_ref{}) {}
+
+  /// Runs on an executor of the caller, which must outlive the context.
+  template <executor E>
+  context(E& e) : context(executor_ref(e)) {}
+  explicit context(executor_ref e) : executor_(e), scratch_(e.concurrency()) {}
+
+  const executor_ref& executor() const noexcept { return executor_; }
+  activation_pool& pool() noexcept { return pool_; }
+  scratch_space& scratch() noexcept { return scratch_; }
+
+  meter* cost = nullptr;   ///< when set, tapes report their work to it
+  std::uint64_t seed = 0;  ///< of everything random that happens under this context
+
+ private:
+  executor_ref executor_;
+  activation_pool pool_;
+  scratch_space scratch_;
+};
+
+}  // namespace graft

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+// Products with at most eight vectors on one side, computed as dot products along contiguous rows: the path of token by
+// token generation and of low-rank projections. Read next: kernel/gemm.hpp.
+#pragma once
+#include "graft/core/context.hpp"
+#include "graft/core/tensor.hpp"
+#include "graft/simd/convert.hpp"
+
+namespace graft::kernel {
+
+namespace detail {
+
+/// out[r * Few + f] = sum over k of s[r][k] f[f][k].
+template <int Rows, int Few, class T, class Arch, class E>
+__attribute__((noinline)) void dot_block(index_t depth, const E* s, index_t row_step, const T* const (&few)[Few], T* out) {
+  using batch = simd::batch<T, Arch>;
+  constexpr index_t w = simd::width<T, Arch>;
+  constexpr int count = Rows * Few;
+  batch acc[count];
+  GRAFT_UNROLL
+  for (int i = 0; i < count; ++i) acc[i] = batch(T(0));
+  index_t k = 0;
+  const auto step = [&](auto load_s, auto load_f) __attribute__((always_inline)) {
+    batch sv[Rows];
+    GRAFT_UNROLL
+    for (int r = 0; r < Rows; ++r) sv[r] = load_s(s + r * row_step + k);
+    GRAFT_UNROLL
+    for (int f = 0; f < Few; ++f) {
+      const batch fv = load_f(few[f] + k);
+      GRAFT_UNROLL
+      for (int r = 0; r < Rows; ++r) acc[r * Few + f] = simd::fma(sv[r], fv, acc[r * Few + f]);
+    }
+  };
+  for (; k + w <= depth; k += w)
+    step([](const E* p) { return simd::load_as<T, Arch>(p); }, [](const T* p) { return simd::load<T, Arch>(p); });
+  if (const index_t rest = depth - k; rest != 0)
+    step([rest](const E* p) { return simd::load_partial_as<T, Arch>(p, rest); },
+         [rest](const T* p) { return simd::load_partial<T, Arch>(p, rest); });
+  constexpr int together = count % 8 == 0 ? 8 : count;  // sums that share one reduction tree
+  GRAFT_UNROLL
+  for (int g = 0; g < count; g += together) {
+    batch group[together];
+    GRAFT_UNROLL
+    for (int i = 0; i < together; ++i) group[i] = acc[g + i];
+    simd::sum_each(group, out + g);
+  }
+}
+
+/// Rows of the streamed matrix that share one pass over `Few` vectors: as many as the registers hold.
+template <int Few>
+inline constexpr int dot_rows = simd::registers == 32 ? (Few == 1 ? 8 : Few == 2 ? 8 : Few == 4 ? 4 : 3) : 8 / Few;
+
+}  // namespace detail
+
+/// out(r, f) = alpha * sum over k of s(r, k) few(f, k) + beta * out(r, f), for at most eight rows of `few`.
+/// s: (N, K) in any storage type, rows contiguous; few: (F, K), F <= 8; out: (N, F), any strides. Streams s once.
+template <class T, class Arch = simd::default_arch, class E>
+void dot_product(context& ctx, tensor_view<const E, 2> s, tensor_view<const T, 2> few, tensor_view<T, 2> out, T alpha,
+                 T beta) {
+  GRAFT_ASSERT(few.shape[0] <= 8 && few.shape[1] == s.shape[1]);
+  const index_t depth = s.shape[1];
+  const auto run = [&]<int Few>(std::integral_constant<int, Few>) {
+    constexpr int rows = detail::dot_rows<Few>;
+    const T* vectors[Few];
+    for (int f = 0; f < Few; ++f) vectors[f] = few.data + (f < few.shape[0] ? f : 0) * few.stride[0];
+    const index_t grain = rows * (1 + 16384 / (rows * (depth + 1)));
+    ctx.executor().parallel_for(s.shape[0], grain, [&](index_t first, index_t last) {
+      const auto block = [&]<int Rows>(index_t r, std::integral_constant<int, Rows>) {
+        alignas(64) T sums[Rows * Few];
+        detail::dot_block<Rows, Few, T, Arch>(depth, s.data + r * s.stride[0], s.stride[0], vectors, sums);
+        for (int i = 0; i < Rows; ++i)
+          for (index_t f = 0; f < few.shape[0]; ++f) {
+            T& to = out(r + i, f);
+            to = beta == T(0) ? alpha * sums[i * Few + f] : alpha * sums[i * Few + f] + beta * to;
+          }
+      };
+      index_t r = first;
+      for (; r + rows <= last; r += rows) block(r, std::integral_constant<int, rows>{});
+      for (; r < last; ++r) block(r, std::integral_constant<int, 1>{});
+    });
+  };
+  if (few.shape[0] == 1) run(std::integral_constant<int, 1>{});
+  else if (few.shape[0] == 2) run(std::integral_constant<int, 2>{});
+  else if (few.shape[0] <= 4) run(std::integral_constant<int, 4>{});
+  else run(std::integral_constant<int, 8>{});
+}
+
+}  // namespace graft::kernel

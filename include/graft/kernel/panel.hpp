@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+// Panels: a tile's width of columns, cut from a matrix in any storage type and laid out for the tile to stream.
+// Read next: kernel/gemm.hpp.
+#pragma once
+#include "graft/kernel/tile.hpp"
+#include "graft/simd/convert.hpp"
+
+namespace graft::kernel {
+
+/// How many values of k one pass of a tile covers: a panel of this depth stays in the second-level cache.
+inline constexpr index_t panel_depth = 384;
+
+/// Splits a depth into equal passes of at most `most`.
+constexpr index_t pass_depth(index_t depth, index_t most) noexcept {
+  const index_t passes = (depth + most - 1) / most;
+  return passes <= 1 ? most : ((depth + passes - 1) / passes + 15) / 16 * 16;
+}
+
+/// panel[k][j] = w[j][k] for `count` rows of w, zeros up to `ld` columns (a multiple of the vector width): transposed
+/// through registers, decoded on the way.
+template <class T, class Arch = simd::default_arch, class E>
+void pack_rows(const E* w, index_t row_step, index_t count, index_t depth, T* panel, index_t ld) {
+  constexpr index_t lanes = simd::width<T, Arch>;
+  using batch = simd::batch<T, Arch>;
+  for (index_t j = 0; j < ld; j += lanes) {
+    const index_t rows = count - j < lanes ? count - j : lanes;
+    for (index_t k = 0; k < depth; k += lanes) {
+      const index_t steps = depth - k < lanes ? depth - k : lanes;
+      batch block[static_cast<std::size_t>(lanes)];
+      if (rows == lanes && steps == lanes) {
+        GRAFT_UNROLL
+        for (index_t i = 0; i < lanes; ++i) block[i] = simd::load_as<T, Arch>(w + (j + i) * row_step + k);
+      } else {
+        for (index_t i = 0; i < lanes; ++i)
+          block[i] = i >= rows        ? batch(T(0))
+                     : steps == lanes ? simd::load_as<T, Arch>(w + (j + i) * row_step + k)
+                                      : simd::load_partial_as<T, Arch>(w + (j + i) * row_step + k, steps);
+      }
+      simd::transpose(block);
+      for (index_t i = 0; i < steps; ++i) simd::store(panel + (k + i) * ld + j, block[i]);
+    }
+  }
+}
+
+/// panel[k][j] = w[k][j] for `count` columns, zeros up to `ld`: a copy, decoded on the way.
+template <class T, class Arch = simd::default_arch, class E>
+void pack_columns(const E* w, index_t row_step, index_t count, index_t depth, T* panel, index_t ld) {
+  constexpr index_t lanes = simd::width<T, Arch>;
+  for (index_t k = 0; k < depth; ++k, w += row_step, panel += ld) {
+    index_t j = 0;
+    for (const E* ahead = w + 16 * row_step; j < count; j += 64 / static_cast<index_t>(sizeof(E))) simd::prefetch(ahead + j);
+    j = 0;
+    for (; j + lanes <= count; j += lanes) simd::store(panel + j, simd::load_as<T, Arch>(w + j));
+    if (j < count) simd::store(panel + j, simd::load_partial_as<T, Arch>(w + j, count - j));
+  }
+}
+
+}  // namespace graft::kernel

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+// The register tile every large product is made of: a few rows of one operand, broadcast, against a few vectors of the
+// other. Read next: kernel/panel.hpp, which feeds it.
+#pragma once
+#include "graft/core/extents.hpp"
+#include "graft/simd/simd.hpp"
+
+namespace graft::kernel {
+
+/// Rows x vectors of accumulators that fill the register file: 8 x 3 of 32 registers, 6 x 2 of 16.
+template <class T, class Arch = simd::default_arch>
+struct tile_shape {
+  static constexpr int rows = simd::registers == 32 ? 8 : 6;
+  static constexpr int vectors = simd::registers == 32 ? 3 : 2;
+  static constexpr index_t lanes = simd::width<T, Arch>;
+  static constexpr index_t columns = vectors * lanes;
+};
+
+/// How the broadcast operand lies in memory: a(i, k) at a[i * lda + k], or at a[k * lda + i].
+enum class broadcast { from_rows, from_columns };
+enum class store { straight, transposed };
+
+/// Where a tile goes: c = alpha * product + beta * c; with beta = 0 the old contents are not read.
+template <class T>
+struct tile_output {
+  T* c;
+  index_t ldc;
+  T alpha, beta;
+  index_t columns;  // valid columns of the tile; the rest of the last vector is not stored
+};
+
+namespace detail {
+
+template <class T, class Arch, int Rows, int Vectors>
+GRAFT_INLINE void store_rows(simd::batch<T, Arch> (&acc)[Rows][Vectors], const tile_output<T>& out) {
+  using batch = simd::batch<T, Arch>;
+  constexpr index_t w = simd::width<T, Arch>;
+  const batch alpha(out.alpha), beta(out.beta);
+  const bool add = out.beta != T(0);
+  const index_t whole = out.columns / w, rest = out.columns % w;
+  GRAFT_UNROLL
+  for (int i = 0; i < Rows; ++i) {
+    GRAFT_UNROLL
+    for (int j = 0; j < Vectors; ++j) {
+      T* p = out.c + i * out.ldc + j * w;
+      batch v = alpha * acc[i][j];
+      if (j < whole) {
+        if (add) v = simd::fma(beta, simd::load<T, Arch>(p), v);
+        simd::store(p, v);
+      } else if (j == whole && rest != 0) {
+        if (add) v = simd::fma(beta, simd::load_partial<T, Arch>(p, rest), v);
+        simd::store_partial(p, v, rest);
+      }
+    }
+  }
+}
+
+/// Column l of the tile becomes `Rows` contiguous elements at c + l * ldc.
+template <class T, class Arch, int Rows, int Vectors>
+GRAFT_INLINE void store_columns(simd::batch<T, Arch> (&acc)[Rows][Vectors], const tile_output<T>& out) {
+  constexpr index_t w = simd::width<T, Arch>;
+  alignas(64) T columns[static_cast<std::size_t>(Rows * w)];
+  GRAFT_UNROLL
+  for (int j = 0; j < Vectors; ++j) {
+    simd::batch<T, Arch> v[Rows], next[Rows];
+    GRAFT_UNROLL
+    for (int i = 0; i < Rows; ++i) v[i] = acc[i][j];
+    if constexpr (Rows == 8 || Rows == 4 || Rows == 2) {  // perfect shuffles move the row number to the lowest index bits
+      GRAFT_UNROLL
+      for (int stage = 1; stage < Rows; stage *= 2) {
+        GRAFT_UNROLL
+        for (int i = 0; i < Rows / 2; ++i) {
+          next[2 * i] = simd::interleave_low(v[i], v[i + Rows / 2]);
+          next[2 * i + 1] = simd::interleave_high(v[i], v[i + Rows / 2]);
+        }
+        GRAFT_UNROLL
+        for (int i = 0; i < Rows; ++i) v[i] = next[i];
+      }
+      GRAFT_UNROLL
+      for (int i = 0; i < Rows; ++i) simd::store(columns + i * w, v[i]);
+    } else {
+      for (int i = 0; i < Rows; ++i)
+        for (index_t l = 0; l < w; ++l) columns[l * Rows + i] = v[i].get(static_cast<std::size_t>(l));
+    }
+    const index_t valid = out.columns - j * w < w ? out.columns - j * w : w;
+    for (index_t l = 0; l < valid; ++l) {
+      T* p = out.c + (j * w + l) * out.ldc;
+      const T* from = columns + l * Rows;
+      if (out.beta == T(0)) {
+        GRAFT_UNROLL
+        for (int i = 0; i < Rows; ++i) p[i] = out.alpha * from[i];
+      } else {
+        GRAFT_UNROLL
+        for (int i = 0; i < Rows; ++i) p[i] = out.alpha * from[i] + out.beta * p[i];
+      }
+    }
+  }
+}
+
+}  // namespace detail
+
+/// Sums a(i, k) b(k, j) over `depth` values of k for Rows x (Vectors * width) outputs. Row k of b is read at b + k * ldb,
+/// whole vectors of it. Cost: 2 Rows Vectors width depth flops; reads depth (Rows + Vectors width) elements.
+template <int Rows, int Vectors, broadcast Lies, store Order, class T, class Arch = simd::default_arch>
+__attribute__((noinline)) void run_tile(index_t depth, const T* a, index_t lda, const T* b, index_t ldb,
+                                        const tile_output<T>& out) {
+  using batch = simd::batch<T, Arch>;
+  constexpr index_t w = simd::width<T, Arch>;
+  batch acc[Rows][Vectors];
+  GRAFT_UNROLL
+  for (int i = 0; i < Rows; ++i) {
+    GRAFT_UNROLL
+    for (int j = 0; j < Vectors; ++j) acc[i][j] = batch(T(0));
+  }
+  for (index_t k = 0; k < depth; ++k) {
+    batch bv[Vectors];
+    GRAFT_UNROLL
+    for (int j = 0; j < Vectors; ++j) bv[j] = simd::load<T, Arch>(b + j * w);
+    GRAFT_UNROLL
+    for (int i = 0; i < Rows; ++i) {
+      const batch av(Lies == broadcast::from_rows ? a[i * lda] : a[i]);
+      GRAFT_UNROLL
+      for (int j = 0; j < Vectors; ++j) acc[i][j] = simd::fma(av, bv[j], acc[i][j]);
+    }
+    a += Lies == broadcast::from_rows ? 1 : lda;
+    b += ldb;
+  }
+  if constexpr (Order == store::straight) detail::store_rows<T, Arch, Rows, Vectors>(acc, out);
+  else detail::store_columns<T, Arch, Rows, Vectors>(acc, out);
+}
+
+namespace detail {
+
+template <int Vectors, broadcast Lies, store Order, class T, class Arch>
+void run_strip(index_t rows, index_t depth, const T* a, index_t lda, const T* b, index_t ldb, tile_output<T> out) {
+  constexpr int most = tile_shape<T, Arch>::rows;
+  const auto advance = [&](int done) {
+    a += Lies == broadcast::from_rows ? done * lda : done;
+    out.c += Order == store::straight ? done * out.ldc : done;
+    rows -= done;
+  };
+  while (rows >= most) {
+    run_tile<most, Vectors, Lies, Order, T, Arch>(depth, a, lda, b, ldb, out);
+    advance(most);
+  }
+  if (rows >= 4) {
+    run_tile<4, Vectors, Lies, Order, T, Arch>(depth, a, lda, b, ldb, out);
+    advance(4);
+  }
+  if (rows >= 2) {
+    run_tile<2, Vectors, Lies, Order, T, Arch>(depth, a, lda, b, ldb, out);
+    advance(2);
+  }
+  if (rows >= 1) run_tile<1, Vectors, Lies, Order, T, Arch>(depth, a, lda, b, ldb, out);
+}
+
+}  // namespace detail
+
+/// All rows of `a` against one panel of at most tile_shape::columns columns, given by out.columns.
+template <broadcast Lies, store Order, class T, class Arch = simd::default_arch>
+void run_panel(index_t rows, index_t depth, const T* a, index_t lda, const T* b, index_t ldb, const tile_output<T>& out) {
+  const index_t vectors = (out.columns + simd::width<T, Arch> - 1) / simd::width<T, Arch>;
+  if (vectors == 1) return detail::run_strip<1, Lies, Order, T, Arch>(rows, depth, a, lda, b, ldb, out);
+  if constexpr (tile_shape<T, Arch>::vectors >= 3)
+    if (vectors == 3) return detail::run_strip<3, Lies, Order, T, Arch>(rows, depth, a, lda, b, ldb, out);
+  detail::run_strip<2, Lies, Order, T, Arch>(rows, depth, a, lda, b, ldb, out);
+}
+
+}  // namespace graft::kernel

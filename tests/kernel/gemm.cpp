@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "graft/kernel/gemm.hpp"
+
+#include "graft/core/thread_pool.hpp"
+#include "support/catch.hpp"
+#include "support/near.hpp"
+
+using namespace graft;
+using test::random_tensor;
+
+namespace {
+
+enum class form { nt, nn, tn };
+
+/// The product in double, element by element.
+template <class T>
+tensor<T, 2> plain_product(form f, const tensor<T, 2>& a, const tensor<T, 2>& b, const tensor<T, 2>& c, kernel::product_scale s) {
+  tensor<T, 2> result(c.shape());
+  const index_t depth = f == form::tn ? a.shape()[0] : a.shape()[1];
+  for (index_t i = 0; i < c.shape()[0]; ++i)
+    for (index_t j = 0; j < c.shape()[1]; ++j) {
+      double sum = 0;
+      for (index_t k = 0; k < depth; ++k)
+        sum += static_cast<double>(f == form::tn ? a(k, i) : a(i, k)) * static_cast<double>(f == form::nt ? b(j, k) : b(k, j));
+      result(i, j) = static_cast<T>(s.alpha * sum + (s.beta == 0 ? 0 : s.beta * static_cast<double>(c(i, j))));
+    }
+  return result;
+}
+
+template <class T>
+void run(form f, context& ctx, const tensor<T, 2>& a, const tensor<T, 2>& b, tensor<T, 2>& c, kernel::product_scale s) {
+  if (f == form::nt) kernel::matmul_nt<T>(ctx, a, b.view(), c, s);
+  if (f == form::nn) kernel::matmul_nn<T>(ctx, a, b.view(), c, s);
+  if (f == form::tn) kernel::matmul_tn<T>(ctx, a, b, c, s);
+}
+
+template <class T>
+auto operands(form f, index_t n, index_t m, index_t k) {
+  return std::pair(random_tensor<T, 2>(f == form::tn ? extents<2>{k, n} : extents<2>{n, k}, 1),
+                   random_tensor<T, 2>(f == form::nt ? extents<2>{m, k} : extents<2>{k, m}, 2));
+}
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("products of every form and shape agree with the plain sum", "", float, double) {
+  context ctx;
+  for (form f : {form::nt, form::nn, form::tn})
+    for (index_t n : {1, 2, 3, 5, 8, 9, 17, 33, 65, 100})
+      for (index_t m : {1, 4, 7, 8, 9, 16, 31, 48, 50, 145})
+        for (index_t k : {1, 3, 16, 31, 64, 400, 800})
+          for (const kernel::product_scale s : {kernel::product_scale{1, 0}, {1.5, 1}, {-0.5, 0.25}}) {
+            const auto [a, b] = operands<TestType>(f, n, m, k);
+            auto c = random_tensor<TestType, 2>({n, m}, 3);
+            const auto expected = plain_product(f, a, b, c, s);
+            run(f, ctx, a, b, c, s);
+            INFO("form " << static_cast<int>(f) << " n " << n << " m " << m << " k " << k << " beta " << s.beta);
+            REQUIRE(test::near(c, expected, test::tolerance<TestType>(k)));
+          }
+}
+
+TEST_CASE("with beta zero the old contents of the result are not read") {
+  context ctx;
+  for (form f : {form::nt, form::nn, form::tn})
+    for (index_t n : {1, 4, 20, 70}) {
+      const auto [a, b] = operands<float>(f, n, 50, 60);
+      auto c = tensor<float, 2>::full({n, 50}, std::numeric_limits<float>::quiet_NaN());
+      const auto expected = plain_product(f, a, b, tensor<float, 2>::zeros({n, 50}), {});
+      run(f, ctx, a, b, c, {});
+      CHECK(test::near(c, expected, test::tolerance<float>(60)));
+    }
+}
+
+TEMPLATE_TEST_CASE("16-bit weights multiply as their widened values do, bit for bit", "", bf16, f16) {
+  context ctx;
+  for (index_t n : {1, 8, 20, 100}) {
+    const auto wide = random_tensor<float, 2>({70, 90}, 5);
+    tensor<TestType, 2> narrow({70, 90});
+    tensor<float, 2> rounded({70, 90});
+    for (index_t i = 0; i < wide.size(); ++i) {
+      narrow.data()[i] = convert<TestType>(wide.data()[i]);
+      rounded.data()[i] = convert<float>(narrow.data()[i]);
+    }
+    const auto x = random_tensor<float, 2>({n, 90}, 6), g = random_tensor<float, 2>({n, 70}, 7);
+    tensor<float, 2> y({n, 70}), y2({n, 70}), dx({n, 90}), dx2({n, 90});
+    kernel::matmul_nt<float>(ctx, x, narrow.view(), y);
+    kernel::matmul_nt<float>(ctx, x, rounded.view(), y2);
+    kernel::matmul_nn<float>(ctx, g, narrow.view(), dx);
+    kernel::matmul_nn<float>(ctx, g, rounded.view(), dx2);
+    CHECK(test::equal_bits(y, y2));
+    CHECK(test::equal_bits(dx, dx2));
+  }
+  const tensor<std::int32_t, 2> integers = tensor<std::int32_t, 2>::zeros({4, 4});
+  tensor<float, 2> y({4, 4});
+  CHECK_THROWS_AS(kernel::matmul_nt<float>(ctx, tensor<float, 2>::zeros({4, 4}), integers.view(), y), dtype_error);
+}
+
+TEST_CASE("strided operands need only contiguous rows") {
+  context ctx;
+  const auto big = random_tensor<float, 2>({40, 100}, 1), w = random_tensor<float, 2>({30, 100}, 2);
+  const auto x = big.slice(1, 10, 60), v = w.slice(1, 20, 70);
+  tensor<float, 2> out = tensor<float, 2>::zeros({40, 64}), y({40, 30});
+  kernel::matmul_nt<float>(ctx, x, v, out.slice(1, 7, 37));
+  kernel::matmul_nt<float>(ctx, tensor<float, 2>::copy_of(x), tensor<float, 2>::copy_of(v).view(), y);
+  CHECK(test::equal_bits(out.slice(1, 7, 37), y.view()));
+  CHECK(out(3, 6) == 0);
+  CHECK(out(3, 37) == 0);
+}
+
+TEST_CASE("any number of threads gives the same bits") {
+  context serial;
+  for (form f : {form::nt, form::nn, form::tn})
+    for (index_t n : {1, 16, 130, 600}) {
+      const auto [a, b] = operands<float>(f, n, 250, 500);
+      tensor<float, 2> expected({n, 250});
+      run(f, serial, a, b, expected, {});
+      for (index_t threads : {2, 3, 7}) {
+        thread_pool pool(threads);
+        context ctx(pool);
+        tensor<float, 2> c({n, 250});
+        run(f, ctx, a, b, c, {});
+        CHECK(test::equal_bits(c, expected));
+      }
+    }
+}

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "graft/simd/simd.hpp"
+
+#include "graft/simd/convert.hpp"
+#include "support/catch.hpp"
+
+#include <cmath>
+#include <limits>
+#include <vector>
+
+using namespace graft;
+
+TEMPLATE_TEST_CASE("a block held in vectors is transposed", "", float, double) {
+  constexpr index_t w = simd::width<TestType>;
+  simd::batch<TestType> rows[w];
+  TestType lanes[w];
+  for (index_t i = 0; i < w; ++i) {
+    for (index_t j = 0; j < w; ++j) lanes[j] = static_cast<TestType>(100 * i + j);
+    rows[i] = simd::load(lanes);
+  }
+  simd::transpose(rows);
+  for (index_t i = 0; i < w; ++i) {
+    simd::store(lanes, rows[i]);
+    for (index_t j = 0; j < w; ++j) REQUIRE(lanes[j] == static_cast<TestType>(100 * j + i));
+  }
+}
+
+TEMPLATE_TEST_CASE_SIG("sums over lanes come out in the order of the vectors", "", ((class T, std::size_t N), T, N),
+                       (float, 1), (float, 2), (float, 4), (float, 8), (double, 1), (double, 4), (double, 8)) {
+  constexpr index_t w = simd::width<T>;
+  simd::batch<T> v[N];
+  T lanes[w];
+  for (std::size_t i = 0; i < N; ++i) {
+    for (index_t j = 0; j < w; ++j) lanes[j] = static_cast<T>((static_cast<index_t>(i) + 1) * (j + 1));
+    v[i] = simd::load(lanes);
+    CHECK(simd::sum(v[i]) == static_cast<T>((static_cast<index_t>(i) + 1) * w * (w + 1) / 2));
+    CHECK(simd::maximum(v[i]) == static_cast<T>((static_cast<index_t>(i) + 1) * w));
+  }
+  T out[N];
+  simd::sum_each(v, out);
+  for (std::size_t i = 0; i < N; ++i) CHECK(out[i] == static_cast<T>((static_cast<index_t>(i) + 1) * w * (w + 1) / 2));
+}
+
+TEMPLATE_TEST_CASE("partial loads and stores leave the rest alone", "", float, double) {
+  constexpr index_t w = simd::width<TestType>;
+  for (index_t n = 0; n < w; ++n) {
+    std::vector<TestType> from(static_cast<std::size_t>(n), TestType(3)), to(static_cast<std::size_t>(w), TestType(-1));
+    const auto v = simd::load_partial<TestType>(from.data(), n);
+    CHECK(simd::sum(v) == static_cast<TestType>(3 * n));
+    simd::store_partial(to.data(), v, n);
+    for (index_t i = 0; i < w; ++i) CHECK(to[static_cast<std::size_t>(i)] == TestType(i < n ? 3 : -1));
+  }
+}
+
+TEST_CASE("vector conversion of 16-bit storage equals the scalar one for every value") {
+  constexpr index_t w = simd::width<float>;
+  index_t wrong = 0;
+  for (std::uint32_t first = 0; first < 65536; first += w) {
+    f16 h[w];
+    bf16 b[w];
+    float from_h[w], from_b[w];
+    for (index_t i = 0; i < w; ++i) h[i].bits = b[i].bits = static_cast<std::uint16_t>(first + static_cast<std::uint32_t>(i));
+    simd::store(from_h, simd::load_as<float>(h));
+    simd::store(from_b, simd::load_as<float>(b));
+    for (index_t i = 0; i < w; ++i) {
+      const auto same = [](float x, float y) { return x == y || (std::isnan(x) && std::isnan(y)); };
+      wrong += !same(from_h[i], to_float(h[i])) + !same(from_b[i], to_float(b[i]));
+    }
+  }
+  CHECK(wrong == 0);
+}
+
+TEMPLATE_TEST_CASE("functions of vectors agree with those of numbers", "", float, double) {
+  constexpr index_t w = simd::width<TestType>;
+  const auto agree = [](auto f, auto low, auto high, double ulps = 2) {
+    for (TestType x = low; x < high; x += static_cast<TestType>(0.37)) {
+      const auto expected = static_cast<double>(f(x));
+      const double got = static_cast<double>(f(simd::batch<TestType>(x)).get(static_cast<std::size_t>(w - 1)));
+      REQUIRE(std::abs(got - expected) <= ulps * std::numeric_limits<TestType>::epsilon() * (std::abs(expected) + 1e-30));
+    }
+  };
+  agree([](auto x) { return simd::exp(x); }, TestType(-80), TestType(80));
+  agree([](auto x) { return simd::tanh(x); }, TestType(-9), TestType(9));
+  agree([](auto x) { return simd::erf(x); }, TestType(-3), TestType(3), std::is_same_v<TestType, double> ? 64 : 2);  // xsimd's in double
+  agree([](auto x) { return simd::log(x); }, TestType(0.01), TestType(50));
+  CHECK(simd::exp(simd::batch<TestType>(-std::numeric_limits<TestType>::infinity())).get(0) == 0);
+}
