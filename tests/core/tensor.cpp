@@ -8,10 +8,10 @@
 using namespace graft;
 
 TEST_CASE("a tensor takes nested lists, and refuses ragged ones") {
-  const tensor<int, 2> t{{1, 2, 3}, {4, 5, 6}};
+  const auto t = tensor<int, 2>::of({{1, 2, 3}, {4, 5, 6}});
   CHECK(t.shape() == extents<2>{2, 3});
   CHECK(t(1, 2) == 6);
-  CHECK_THROWS_WITH((tensor<int, 2>{{1, 2}, {3}}), "tensor: nested lists differ in length: 1 where 2 came first");
+  CHECK_THROWS_WITH((tensor<int, 2>::of({{1, 2}, {3}})), "tensor: nested lists differ in length: 1 where 2 came first");
 }
 
 TEST_CASE("views share elements") {
@@ -53,7 +53,7 @@ TEST_CASE("impossible shapes are refused before memory is asked for") {
 }
 
 TEST_CASE("moving leaves an empty tensor behind") {
-  tensor<float, 1> a{1, 2, 3};
+  auto a = tensor<float, 1>::of({1, 2, 3});
   const tensor<float, 1> b = std::move(a);
   CHECK(b.size() == 3);
   CHECK(a.size() == 0);  // NOLINT: the moved-from state is documented

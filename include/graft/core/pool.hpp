@@ -26,6 +26,7 @@ struct alignas(64) buffer_header {
   std::size_t capacity;
   std::int32_t references;
   std::uint32_t size_class;
+  std::int32_t saves;  // how many tape nodes keep it for backward: a meter counts its bytes once
 };
 
 }  // namespace detail
@@ -48,6 +49,7 @@ class buffer_handle {
   bool unique() const noexcept { return header_ != nullptr && header_->references == 1; }
   std::byte* data() const noexcept { return reinterpret_cast<std::byte*>(header_ + 1); }
   std::size_t capacity() const noexcept { return header_ == nullptr ? 0 : header_->capacity; }
+  std::int32_t& saves() const noexcept { return header_->saves; }
   friend bool operator==(const buffer_handle& a, const buffer_handle& b) noexcept { return a.header_ == b.header_; }
 
  private:
@@ -120,7 +122,7 @@ class activation_pool {
     const std::size_t capacity = capacity_of(c);
     if (live_ + free_ + capacity > std::max(peak_, live_ + capacity) * 5 / 4 + (std::size_t{32} << 20)) release_free();
     void* memory = ::operator new(sizeof(detail::buffer_header) + capacity, std::align_val_t{64});
-    return ::new (memory) detail::buffer_header{this, nullptr, capacity, 0, c};
+    return ::new (memory) detail::buffer_header{this, nullptr, capacity, 0, c, 0};
   }
 
   void give_back(detail::buffer_header* h) noexcept {

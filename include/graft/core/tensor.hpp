@@ -210,11 +210,15 @@ class tensor {
     if (bytes != 0) data_ = static_cast<T*>(::operator new(bytes, detail::tensor_alignment));
   }
 
-  /// From nested braces: tensor<float, 2>{{1, 2}, {3, 4}}. Throws shape_error when rows differ in length.
-  tensor(detail::nested_list<T, Rank> list)
+  /// From nested braces: tensor<float, 2>::of({{1, 2}, {3, 4}}). Throws shape_error when rows differ in length.
+  static tensor of(detail::nested_list<T, Rank> list)
     requires(Rank >= 1)
-      : tensor(shape_of(list)) {
-    detail::copy_list<T, Rank>(list, shape_, data_);
+  {
+    extents<Rank> shape{};
+    detail::shape_of<T, Rank>(list, shape);
+    tensor t(shape);
+    detail::copy_list<T, Rank>(list, shape, t.data_);
+    return t;
   }
 
   static tensor zeros(extents<Rank> shape) { return full(shape, T{}); }
@@ -234,6 +238,17 @@ class tensor {
   ~tensor() { ::operator delete(data_, detail::tensor_alignment); }
 
   tensor clone() const { return copy_of(view()); }
+
+  /// The same elements under another shape, without a copy. Throws shape_error unless the sizes agree.
+  template <std::size_t NewRank>
+  tensor<T, NewRank> into_shape(extents<NewRank> shape) && {
+    const auto v = view().reshape(shape);
+    tensor<T, NewRank> t;
+    t.data_ = std::exchange(data_, nullptr);
+    t.shape_ = v.shape;
+    shape_ = {};
+    return t;
+  }
 
   /// A contiguous copy of any view.
   static tensor copy_of(tensor_view<const T, Rank> source) {
@@ -277,11 +292,8 @@ class tensor {
   auto reshape(I... s) const& { return view().reshape(s...); }
 
  private:
-  static extents<Rank> shape_of(const detail::nested_list<T, Rank>& list) {
-    extents<Rank> shape{};
-    detail::shape_of<T, Rank>(list, shape);
-    return shape;
-  }
+  template <class, std::size_t>
+  friend class tensor;
 
   T* data_ = nullptr;
   extents<Rank> shape_{};

@@ -77,6 +77,19 @@ GRAFT_INLINE void store_partial(T* p, batch<T, Arch> v, index_t n) noexcept {
   for (index_t i = 0; i < n; ++i) p[i] = lanes[i];
 }
 
+/// The first n <= width elements; the other lanes are zero.
+template <class T, class Arch = default_arch>
+GRAFT_INLINE batch<T, Arch> load_first(const T* p, index_t n) noexcept {
+  return n == width<T, Arch> ? simd::load<T, Arch>(p) : simd::load_partial<T, Arch>(p, n);
+}
+
+/// Stores the first n <= width lanes.
+template <class T, class Arch>
+GRAFT_INLINE void store_first(T* p, batch<T, Arch> v, index_t n) noexcept {
+  if (n == width<T, Arch>) simd::store(p, v);
+  else simd::store_partial(p, v, n);
+}
+
 // Fused multiply-add, rounded once wherever the hardware has it. xsimd before 11 multiplies and adds on AVX-512, which
 // Clang does not contract, so the instruction is named here.
 

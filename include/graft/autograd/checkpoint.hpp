@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+// Trading time for memory: keep a block's input and compute the block again in the backward pass. Read next: nn/module.hpp.
+#pragma once
+#include <algorithm>
+
+#include "graft/autograd/tape.hpp"
+
+namespace graft {
+
+/// y = block(tape, x), keeping x alone. In the backward pass the block runs again, now recorded, with the same batch_info,
+/// so that random masks repeat. Block: (tape<T>&, const var<T, R>&) -> var<T, Q>, trivially destructible: capture modules
+/// by reference. Cost: one more forward pass of the block; gradients are bitwise those without checkpointing.
+template <class T, std::size_t R, class Block>
+auto checkpoint(tape<T>& t, const var<T, R>& x, Block block) {
+  if (!t.is_recording()) return block(t, x);
+  decltype(block(t, x)) y;
+  const var<T, R> input{x.value, x.storage, no_node};
+  const bool trains = t.without_recording([&] { y = block(t, input); });
+  y.id = no_node;
+  const bool needs = x.needs_grad() || trains;
+  const auto xs = t.save_if(needs, x);
+  using output = decltype(y.value);
+  const auto path = t.keep(std::span<const char>(t.path()));  // a meter finds the recomputation where the block stands
+  t.record({"checkpoint"}, y, needs, [xs, block, path, xi = x.id](tensor_view<const T, output::rank> dy, tape<T>& g) mutable {
+    gradient_slot<T> slot;
+    if (xi != no_node) {
+      const auto to = g.grad(xi, xs.shape);
+      slot = {to.view.data, to.beta != T(0)};
+    }
+    tape<T> inner(g.ctx(), recording::on, g.batch);
+    const auto scope = inner.scope({path.data(), path.size()});
+    const auto again = block(inner, inner.leaf(xs, xi != no_node ? &slot : nullptr));
+    if (again.needs_grad()) inner.backward(again, dy);
+    if (xi != no_node && !slot.written) std::fill_n(slot.data, xs.size(), T(0));
+  });
+  return y;
+}
+
+}  // namespace graft

@@ -1,0 +1,340 @@
+// SPDX-License-Identifier: Apache-2.0
+// The eager tape: operations compute at once and record how to go back, but only where a trainable leaf asks for it.
+// Read next: ops/linear.hpp for how an operation looks, autograd/custom.hpp for one of your own.
+#pragma once
+#include <cstring>
+#include <new>
+#include <span>
+#include <string_view>
+#include <type_traits>
+
+#include "graft/autograd/meter.hpp"
+#include "graft/autograd/var.hpp"
+#include "graft/core/context.hpp"
+#include "graft/core/random.hpp"
+
+namespace graft {
+
+struct op_info {
+  std::string_view name;
+  std::uint64_t flops = 0;  // of the forward pass
+};
+
+/// What varies from batch to batch and is not a tensor.
+struct batch_info {
+  bool training = false;  // dropout and gate noise are on
+  std::uint64_t step = 0;  // random numbers are keyed by (seed, step, path of the module)
+  std::span<const index_t> sequence_offsets;  // which rows belong to one sample: sequence s is [offsets[s], offsets[s + 1])
+};
+
+/// Whether a tape writes down how to go back.
+enum class recording { on, off };
+
+namespace detail {
+
+/// A buffer a node keeps for its backward pass, in a list. Lives in the tape's arena.
+struct saved_buffer {
+  buffer_handle buffer;
+  saved_buffer* next;
+  std::size_t meter_row;
+};
+
+struct tape_node {
+  void (*run)(tape_node&, void* tape) = nullptr;  // null for leaves
+  void* closure = nullptr;
+  void* slot = nullptr;    // a leaf's gradient_slot
+  buffer_handle gradient;  // what arrived so far
+  saved_buffer* saved = nullptr;
+  extents<max_rank> shape{};
+};
+
+/// Everything of a tape that does not depend on the element type: an arena of nodes and closures in pool memory.
+class tape_store {
+ public:
+  explicit tape_store(context& c) : ctx_(c) {}
+  tape_store(const tape_store&) = delete;
+  ~tape_store() {
+    for (node_id i = count_; i-- > 0;) {
+      release_saved(node(i));
+      node(i).~tape_node();
+    }
+    drop_pending();
+    while (chunks_) chunks_ = std::move(*reinterpret_cast<buffer_handle*>(buffer_handle(chunks_).data()));
+  }
+
+  context& ctx() noexcept { return ctx_; }
+  node_id count() const noexcept { return count_; }
+  tape_node& node(node_id i) noexcept {
+    // Blocks double: block b holds nodes [first << b - first, ...), found by the position of the highest bit.
+    const auto n = static_cast<std::uint32_t>(i) + first_block;
+    const auto b = static_cast<std::uint32_t>(std::bit_width(n)) - static_cast<std::uint32_t>(std::bit_width(first_block));
+    return blocks_[b][n - (first_block << b)];
+  }
+  node_id add_node() {
+    const auto n = static_cast<std::uint32_t>(count_) + first_block;
+    const auto b = static_cast<std::uint32_t>(std::bit_width(n)) - static_cast<std::uint32_t>(std::bit_width(first_block));
+    if (n == first_block << b) blocks_[b] = static_cast<tape_node*>(allocate(sizeof(tape_node) * (first_block << b)));
+    ::new (&blocks_[b][n - (first_block << b)]) tape_node;
+    return count_++;
+  }
+
+  /// Arena memory, aligned to 16 bytes, that lives as long as the tape.
+  void* allocate(std::size_t bytes) {
+    bytes = (bytes + 15) / 16 * 16;
+    if (bytes > static_cast<std::size_t>(arena_end_ - arena_)) {
+      constexpr std::size_t header = 64, typical = 32 << 10;
+      buffer_handle chunk = ctx_.pool().take(header + std::max(bytes, typical));
+      arena_ = chunk.data() + header;
+      arena_end_ = chunk.data() + chunk.capacity();
+      ::new (chunk.data()) buffer_handle(std::move(chunks_));
+      chunks_ = std::move(chunk);
+    }
+    return std::exchange(arena_, arena_ + bytes);
+  }
+
+  /// Keeps a buffer for the node that is recorded next.
+  void save(const buffer_handle& b) {
+    if (!b) return;
+    pending_ = ::new (allocate(sizeof(saved_buffer))) saved_buffer{b, pending_, meter_row_};
+    if (ctx_.cost != nullptr && b.saves()++ == 0) ctx_.cost->save(meter_row_, b.capacity());
+  }
+  saved_buffer* take_pending() noexcept { return std::exchange(pending_, nullptr); }
+  void drop_pending() noexcept {
+    while (pending_ != nullptr) release(std::exchange(pending_, pending_->next));
+  }
+  void release_saved(tape_node& n) noexcept {
+    while (n.saved != nullptr) release(std::exchange(n.saved, n.saved->next));
+  }
+
+  // The module path, kept only while a meter listens.
+  std::size_t enter(std::string_view name) {
+    const std::size_t before = path_length_;
+    if (ctx_.cost == nullptr || path_length_ + name.size() + 1 > sizeof path_) return before;
+    if (path_length_ != 0) path_[path_length_++] = '.';
+    std::memcpy(path_ + path_length_, name.data(), name.size());
+    path_length_ += name.size();
+    meter_row_ = ctx_.cost->row_of({path_, path_length_});
+    return before;
+  }
+  void leave(std::size_t before) {
+    path_length_ = before;
+    if (ctx_.cost != nullptr) meter_row_ = ctx_.cost->row_of({path_, path_length_});
+  }
+  std::size_t meter_row() {
+    if (ctx_.cost != nullptr && path_length_ == 0) meter_row_ = ctx_.cost->row_of({});
+    return meter_row_;
+  }
+  std::string_view path() const noexcept { return {path_, path_length_}; }
+
+ private:
+  void release(saved_buffer* s) noexcept {
+    if (ctx_.cost != nullptr && s->buffer.saves() > 0 && --s->buffer.saves() == 0)
+      ctx_.cost->release(s->meter_row, s->buffer.capacity());
+    s->~saved_buffer();
+  }
+
+  static constexpr std::uint32_t first_block = 64;
+  context& ctx_;
+  tape_node* blocks_[24] = {};
+  node_id count_ = 0;
+  std::byte *arena_ = nullptr, *arena_end_ = nullptr;
+  buffer_handle chunks_;  // a list: every chunk begins with the handle of the one before it
+  saved_buffer* pending_ = nullptr;
+  std::size_t meter_row_ = 0;
+  std::size_t path_length_ = 0;
+  char path_[240];
+};
+
+}  // namespace detail
+
+/// Records operations on vars and runs them backwards. Make one for every step: it takes its memory from the context's
+/// pool and gives it back, so a repeated step allocates nothing. Gradients are computed once; second derivatives are not
+/// supported. No module may be moved and no optimiser stepped between an operation and its backward pass.
+template <class T>
+class tape {
+ public:
+  explicit tape(context& c, recording r = recording::on, batch_info b = {}) : batch(b), store_(c), recording_(r == recording::on) {}
+
+  context& ctx() noexcept { return store_.ctx(); }
+  bool is_recording() const noexcept { return recording_; }
+  node_id nodes() const noexcept { return store_.count(); }
+
+  batch_info batch;  ///< of the batch now in work
+
+  /// A trainable leaf becomes a node; without a slot it is a constant. The elements must outlive the tape.
+  template <std::size_t R>
+  var<T, R> leaf(tensor_view<const T, R> value, gradient_slot<T>* slot) {
+    var<T, R> v = constant(value);
+    if (slot == nullptr) return v;
+    met_trainable_ = true;
+    if (!recording_) return v;
+    v.id = add_node(value.shape);
+    store_.node(v.id).slot = slot;
+    return v;
+  }
+  /// The same for anything with view() and gradient(): a parameter. Frozen ones make no node and cost nothing.
+  template <class P>
+  auto leaf(P& p) { return leaf(p.view(), p.gradient()); }
+
+  /// Elements somebody else owns and nobody trains. They must outlive the tape.
+  template <std::size_t R>
+  var<T, R> constant(tensor_view<const T, R> x) {
+    GRAFT_ASSERT(x.contiguous());
+    return {{const_cast<T*>(x.data), x.shape}, {}, no_node};
+  }
+
+  /// A new value of pooled, uninitialised memory, for an operation to fill.
+  template <std::size_t R>
+  var<T, R> empty(extents<R> shape) {
+    buffer_handle b = ctx().pool().take(checked_bytes(shape, sizeof(T)));
+    T* data = reinterpret_cast<T*>(b.data());
+    return {{data, shape}, std::move(b), no_node};
+  }
+
+  /// x's own memory when nobody else holds it, else new memory of its shape; the contents are kept only in the first case.
+  template <std::size_t R>
+  var<T, R> reuse(var<T, R>&& x) {
+    if (x.storage.unique()) return {x.value, std::move(x.storage), no_node};
+    return empty(x.value.shape);
+  }
+
+  /// Elements that must live as long as the tape: a copy in its arena.
+  template <class E>
+  std::span<const E> keep(std::span<const E> elements) {
+    static_assert(std::is_trivially_copyable_v<E>);
+    E* to = static_cast<E*>(store_.allocate(elements.size_bytes() + 1));
+    if (!elements.empty()) std::memcpy(to, elements.data(), elements.size_bytes());
+    return {to, elements.size()};
+  }
+
+  /// Keeps x for the backward pass of the operation that is recorded next.
+  template <std::size_t R>
+  tensor_view<const T, R> save(const var<T, R>& x) {
+    if (recording_) store_.save(x.storage);
+    return x.value;
+  }
+  template <std::size_t R>
+  tensor_view<const T, R> save_if(bool needed, const var<T, R>& x) {
+    return needed ? save(x) : tensor_view<const T, R>{};
+  }
+
+  /// Makes `out` a node when any input needs a gradient. f(dy, tape) runs in the backward pass: it captures views and node
+  /// ids by value, never a var, and asks grad() where to put its results.
+  template <std::size_t R, class F>
+  void record(op_info op, var<T, R>& out, bool any_input_needs_grad, F f) {
+    static_assert(std::is_trivially_destructible_v<F>, "graft: a backward function captures views and numbers, not owners");
+    if (ctx().cost != nullptr) ctx().cost->count_flops(store_.meter_row(), op.flops);
+    if (!recording_ || !any_input_needs_grad) return store_.drop_pending();
+    if (ctx().cost != nullptr) ctx().cost->count_node(store_.meter_row());
+    out.id = add_node(out.value.shape);
+    detail::tape_node& n = store_.node(out.id);
+    n.closure = ::new (store_.allocate(sizeof(F))) F(f);
+    n.saved = store_.take_pending();
+    n.run = [](detail::tape_node& self, void* t) {
+      extents<R> shape{};
+      for (std::size_t i = 0; i < R; ++i) shape[i] = self.shape[i];
+      (*static_cast<F*>(self.closure))(tensor_view<const T, R>(reinterpret_cast<const T*>(self.gradient.data()), shape),
+                                       *static_cast<tape*>(t));
+    };
+  }
+
+  /// Where to put a gradient of the value with this node id: every element must be written, as the accumulator says.
+  template <std::size_t R>
+  accumulator<T, R> grad(node_id id, extents<R> shape) {
+    detail::tape_node& n = store_.node(id);
+    if (n.slot != nullptr) {
+      auto& slot = *static_cast<gradient_slot<T>*>(n.slot);
+      return {{slot.data, shape}, std::exchange(slot.written, true) ? T(1) : T(0)};
+    }
+    if (!n.gradient) {
+      n.gradient = ctx().pool().take(checked_bytes(shape, sizeof(T)));
+      return {{reinterpret_cast<T*>(n.gradient.data()), shape}, T(0)};
+    }
+    if (!n.gradient.unique()) {  // shared by pass_grad: whoever adds to it takes a copy first
+      const buffer_handle shared = std::exchange(n.gradient, ctx().pool().take(checked_bytes(shape, sizeof(T))));
+      std::memcpy(n.gradient.data(), shared.data(), checked_bytes(shape, sizeof(T)));
+    }
+    return {{reinterpret_cast<T*>(n.gradient.data()), shape}, T(1)};
+  }
+
+  /// Hands the gradient now in work on unchanged, without a copy where nothing arrived before.
+  template <std::size_t R>
+  void pass_grad(node_id id, tensor_view<const T, R> dy) {
+    detail::tape_node& n = store_.node(id);
+    if (n.slot == nullptr && !n.gradient) {
+      n.gradient = store_.node(running_).gradient;
+      return;
+    }
+    auto to = grad(id, dy.shape);
+    for (index_t i = 0; i < dy.size(); ++i) to.view.data[i] = to.beta == T(0) ? dy.data[i] : to.view.data[i] + dy.data[i];
+  }
+
+  /// Runs the recorded operations from the newest to the oldest. Each node's buffers go back to the pool as soon as it
+  /// has run. `seed` is the gradient of the loss itself. Throws state_error when the loss depends on nothing trainable.
+  void backward(const var<T, 0>& loss, T seed = T(1)) {
+    require_node(loss.id);
+    *grad(loss.id, extents<0>{}).view.data = seed;
+    sweep();
+  }
+  /// The same from any value whose gradient is known.
+  template <std::size_t R>
+  void backward(const var<T, R>& y, tensor_view<const T, R> dy) {
+    require_node(y.id);
+    auto to = grad(y.id, dy.shape);
+    for (index_t i = 0; i < dy.size(); ++i) to.view.data[i] = to.beta == T(0) ? dy.data[i] : to.view.data[i] + dy.data[i];
+    sweep();
+  }
+
+  /// Names the module whose operations follow, for the meter, until the scope ends.
+  class scope_guard {
+   public:
+    scope_guard(detail::tape_store& s, std::string_view name) : store_(s), before_(s.enter(name)) {}
+    scope_guard(const scope_guard&) = delete;
+    ~scope_guard() { store_.leave(before_); }
+
+   private:
+    detail::tape_store& store_;
+    std::size_t before_;
+  };
+  [[nodiscard]] scope_guard scope(std::string_view name) { return {store_, name}; }
+  std::string_view path() const noexcept { return store_.path(); }
+
+  /// Runs f without recording, and tells whether a trainable leaf was met meanwhile. For checkpoint().
+  template <class F>
+  bool without_recording(F f) {
+    const bool before = std::exchange(recording_, false), met_before = std::exchange(met_trainable_, false);
+    f();
+    recording_ = before;
+    const bool met = met_trainable_;
+    met_trainable_ = met || met_before;
+    return met;
+  }
+
+ private:
+  template <std::size_t R>
+  node_id add_node(const extents<R>& shape) {
+    const node_id id = store_.add_node();
+    for (std::size_t i = 0; i < R; ++i) store_.node(id).shape[i] = shape[i];
+    return id;
+  }
+  void require_node(node_id id) const {
+    if (id == no_node) throw_error<state_error>("backward: the loss depends on no trainable parameter");
+    if (swept_) throw_error<state_error>("backward: this tape has run already; its buffers are gone");
+  }
+  void sweep() {
+    swept_ = true;
+    for (running_ = store_.count(); running_-- > 0;) {
+      detail::tape_node& n = store_.node(running_);
+      if (n.run != nullptr && n.gradient) n.run(n, this);
+      store_.release_saved(n);
+      n.gradient = {};
+    }
+  }
+
+  detail::tape_store store_;
+  node_id running_ = no_node;
+  bool recording_;
+  bool met_trainable_ = false, swept_ = false;
+};
+
+}  // namespace graft

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+// The weights of a published model, from one file or many, mapped and shared. Read next: the models' loaders.
+#pragma once
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <iterator>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "graft/core/frozen_array.hpp"
+#include "graft/core/tensor.hpp"
+#include "graft/io/json.hpp"
+#include "graft/io/mapped_file.hpp"
+#include "graft/io/safetensors.hpp"
+#include "graft/nn/state_dict.hpp"
+
+namespace graft {
+
+/// All arrays of a checkpoint by name. Files stay mapped for as long as the checkpoint, or any array that `frozen` gave,
+/// lives. Tensors of element types that `dtype` lacks do no harm until they are asked for.
+class checkpoint {
+ public:
+  /// `where` is a safetensors file, or a folder with `model.safetensors`, or else with `model.safetensors.index.json` and
+  /// the files it names. Cost: that of the headers. Throws io_error for files that are absent, format_error for what
+  /// breaks its format or names a tensor that is not there.
+  explicit checkpoint(std::filesystem::path where) : where_(std::move(where)) {
+    const auto single = where_ / "model.safetensors", index = where_ / "model.safetensors.index.json";
+    std::vector<entry> found;
+    if (std::error_code ignored; !std::filesystem::is_directory(where_, ignored)) add_file(where_, found);
+    else if (present(single)) add_file(single, found);
+    else if (present(index)) add_shards(index, found);
+    else
+      throw_error<io_error>("cannot read \"", where_.string(), "\": the folder has neither model.safetensors nor ",
+                            "model.safetensors.index.json (pickled .bin files are not read)");
+    std::ranges::sort(found, {}, &entry::name);
+    for (entry& e : found) {
+      arrays_.emplace_back(std::move(e.name), std::move(e.array));
+      owners_.push_back(std::move(e.owner));
+    }
+    std::ranges::sort(foreign_);
+  }
+
+  const std::filesystem::path& where() const noexcept { return where_; }
+  /// Sorted by name.
+  const records<array_ref>& arrays() const noexcept { return arrays_; }
+  /// Of the one file; of many, each key as the first file, in the order of their names, has it.
+  const records<std::string>& metadata() const noexcept { return metadata_; }
+
+  /// Null when there is no such tensor. Throws dtype_error when there is one, of an element type that `dtype` lacks.
+  const array_ref* find(std::string_view name) const {
+    const std::size_t i = position(name);
+    return i == arrays_.size() ? nullptr : &arrays_[i].second;
+  }
+
+  /// A tensor that outlives the checkpoint and shares the file's pages; a copy only where the file keeps it at an address
+  /// its type cannot have. Throws format_error when there is no such tensor, shape_error beyond rank 4, dtype_error as find.
+  frozen_array frozen(std::string_view name) const {
+    const std::size_t i = position(name);
+    if (i == arrays_.size()) throw_error<format_error>("checkpoint \"", where_.string(), "\" has no tensor ", detail::in_quotes(name));
+    return frozen_at(i);
+  }
+  /// All of them, as load_frozen() takes them.
+  records<frozen_array> frozen() const {
+    records<frozen_array> all;
+    for (std::size_t i = 0; i < arrays_.size(); ++i) all.emplace_back(arrays_[i].first, frozen_at(i));
+    return all;
+  }
+
+ private:
+  struct entry {
+    std::string name;
+    array_ref array;
+    std::shared_ptr<const mapped_file> owner;
+  };
+
+  // True too for what cannot be looked at: opening it then says why.
+  static bool present(const std::filesystem::path& path) {
+    std::error_code ignored;
+    return std::filesystem::status(path, ignored).type() != std::filesystem::file_type::not_found;
+  }
+
+  // The arrays of a file; only the `wanted` ones, sorted names, when given, and then all of these.
+  void add_file(const std::filesystem::path& path, std::vector<entry>& found,
+                const std::vector<std::string>* wanted = nullptr) {
+    const auto file = map_file(path);
+    safetensors_view view = view_safetensors(file->bytes(), path.string(), foreign_types::set_aside);
+    if (wanted != nullptr) {
+      const auto unwanted = [&](const auto& item) { return !std::ranges::binary_search(*wanted, item.first); };
+      std::erase_if(view.items, unwanted);
+      std::erase_if(view.foreign, unwanted);
+      check_complete(view, *wanted, path);
+    }
+    for (auto& [name, a] : view.items) found.push_back({std::move(name), std::move(a), file});
+    std::ranges::move(view.foreign, std::back_inserter(foreign_));
+    for (auto& [key, value] : view.metadata)
+      if (graft::find(metadata_, key) == nullptr) metadata_.emplace_back(std::move(key), std::move(value));
+  }
+
+  void add_shards(const std::filesystem::path& index, std::vector<entry>& found) {
+    const json_node root = read_json(index, {.max_bytes = std::size_t{64} << 20});
+    std::map<std::string, std::vector<std::string>> names_of;  // by file; a JSON object is sorted, so these are too
+    for (const auto& [name, file] : root.required("weight_map").members()) {
+      const auto plain = file.as<std::string>();
+      if (plain.empty() || plain == "." || plain == ".." || plain.find_first_of(std::string_view("/\\\0", 3)) != plain.npos ||
+          std::filesystem::path(plain).has_root_name())
+        file.reject("the plain name of a file in the same folder");
+      names_of[plain].push_back(name);
+    }
+    for (const auto& [file, names] : names_of) add_file(index.parent_path() / file, found, &names);
+  }
+
+  static void check_complete(const safetensors_view& view, const std::vector<std::string>& wanted,
+                             const std::filesystem::path& path) {
+    std::vector<std::string_view> have;
+    for (const auto& item : view.items) have.push_back(item.first);
+    for (const auto& item : view.foreign) have.push_back(item.first);
+    std::ranges::sort(have);
+    for (const std::string& name : wanted)
+      if (!std::ranges::binary_search(have, std::string_view(name)))
+        throw_error<format_error>(path.string(), ": the index names tensor ", detail::in_quotes(name), ", which is not in it");
+  }
+
+  // Where the tensor stands in arrays_; the size of arrays_ when it does not.
+  std::size_t position(std::string_view name) const {
+    const auto at = [&](const auto& items) {
+      const auto i = std::ranges::lower_bound(items, name, {}, [](const auto& item) { return std::string_view(item.first); });
+      return i != items.end() && i->first == name ? i : items.end();
+    };
+    if (const auto i = at(foreign_); i != foreign_.end())
+      throw_error<dtype_error>("checkpoint \"", where_.string(), "\": tensor ", detail::in_quotes(name),
+                               " has unsupported dtype ", i->second);
+    return static_cast<std::size_t>(at(arrays_) - arrays_.begin());
+  }
+
+  frozen_array frozen_at(std::size_t i) const {
+    const auto& [name, a] = arrays_[i];
+    if (a.shape.size() > max_rank)
+      throw_error<shape_error>("checkpoint \"", where_.string(), "\": tensor ", detail::in_quotes(name), " of shape ",
+                               to_string(a.shape), " has more than ", max_rank, " dimensions");
+    if (reinterpret_cast<std::uintptr_t>(a.bytes.data()) % static_cast<std::size_t>(bytes_of(a.type)) == 0)
+      return {a.type, a.shape, a.bytes.data(), owners_[i]};
+    auto copy = std::make_shared<tensor<std::byte, 1>>(extents<1>{std::ssize(a.bytes)});
+    std::ranges::copy(a.bytes, copy->data());
+    return {a.type, a.shape, copy->data(), copy};
+  }
+
+  std::filesystem::path where_;
+  records<array_ref> arrays_;
+  std::vector<std::shared_ptr<const mapped_file>> owners_;  // of each array's bytes
+  records<std::string> metadata_, foreign_;                 // foreign: name and element type
+};
+
+}  // namespace graft

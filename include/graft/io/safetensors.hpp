@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0
+// safetensors: named arrays as bytes. Viewed in place, copied out, or written; everything is checked before it is used.
+// Read next: io/checkpoint.hpp.
+#pragma once
+#include <algorithm>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "graft/io/atomic_file.hpp"
+#include "graft/io/detail/safetensors_header.hpp"
+#include "graft/io/json.hpp"
+#include "graft/io/mapped_file.hpp"
+#include "graft/nn/state_dict.hpp"
+
+namespace graft {
+
+static_assert(std::endian::native == std::endian::little, "graft: safetensors data is read in place as little-endian");
+
+/// What a file holds, looked at where it is: valid as long as the bytes are. Data may be unaligned.
+struct safetensors_view {
+  records<array_ref> items;       ///< in the order of their data in the file
+  records<std::string> metadata;  ///< in the order of the header
+  records<std::string> foreign;   ///< tensors that were set aside, and their element types
+};
+
+/// What becomes of a tensor whose element type is one of the format but not of `dtype` (BOOL, U32, F8_E4M3 ...).
+enum class foreign_types {
+  refuse,     ///< throw dtype_error
+  set_aside,  ///< check and name it, and give the rest: published models carry masks that nobody reads
+};
+
+/// Checks a whole file and names its arrays without copying them. `name` stands for the file in errors.
+/// Cost: that of the header; data is not touched. Throws format_error for whatever breaks the format: sizes, offsets that
+/// overlap or leave holes, data cut short or too long, JSON that is not strict, a name that appears twice.
+safetensors_view view_safetensors(std::span<const std::byte> file, std::string_view name,
+                                  foreign_types foreign = foreign_types::refuse);
+
+/// The same, copied out of the bytes. Throws dtype_error for a tensor of a type that `dtype` lacks.
+state_dict from_safetensors(std::span<const std::byte> file, std::string_view name);
+
+/// The same, from a file. Throws io_error too.
+state_dict load_safetensors(const std::filesystem::path& path);
+
+/// The bytes of a file that holds these arrays: sorted by element type, then name, so that each is aligned and the same
+/// state gives the same bytes. Metadata keeps its order; programs that load weights often want {"format", "pt"} in it.
+/// Throws shape_error when an array has not the bytes of its shape, format_error for a name that appears twice, is not
+/// UTF-8 or is "__metadata__", and for a header beyond the format's limits.
+std::vector<std::byte> to_safetensors(const records<array_ref>& items, const records<std::string>& metadata = {});
+std::vector<std::byte> to_safetensors(const state_dict& state);
+
+/// The same into a file, which appears whole or not at all, without a copy of the data. Throws io_error too.
+void save_safetensors(const std::filesystem::path& path, const records<array_ref>& items,
+                      const records<std::string>& metadata = {});
+void save_safetensors(const std::filesystem::path& path, const state_dict& state);
+
+namespace detail {
+
+inline void check_distinct(std::vector<std::string_view> names, std::string_view file, std::string_view kind) {
+  std::ranges::sort(names);
+  const auto twice = std::ranges::adjacent_find(names);
+  if (twice != names.end()) throw_error<format_error>(file, ": ", kind, " ", in_quotes(*twice), " appears twice");
+}
+template <class V>
+void check_distinct(const records<V>& items, std::string_view file, std::string_view kind) {
+  std::vector<std::string_view> names;
+  for (const auto& [name, value] : items) names.push_back(name);
+  check_distinct(std::move(names), file, kind);
+}
+
+// Brings the tensors into the order of their data, which they must fill without holes or overlaps.
+inline void check_layout(std::vector<safetensors_entry>& entries, std::uint64_t data_bytes, std::string_view file) {
+  std::ranges::stable_sort(entries, {}, [](const safetensors_entry& e) { return std::pair(e.begin, e.end); });
+  std::uint64_t filled = 0;
+  for (const safetensors_entry& e : entries) {
+    if (e.begin != filled)
+      throw_error<format_error>(file, ": tensor ", in_quotes(e.name), " begins at byte ", e.begin,
+                                " of the data, but what comes before it ends at ", filled);
+    filled = e.end;
+  }
+  if (filled != data_bytes)
+    throw_error<format_error>(file, ": the tensors take ", filled, " bytes of data, but the file has ", data_bytes);
+}
+
+// The file without its header; the header's text.
+struct safetensors_parts {
+  std::span<const std::byte> header, data;
+};
+inline safetensors_parts split_safetensors(std::span<const std::byte> file, std::string_view name) {
+  std::uint64_t length = 0;
+  if (file.size() < sizeof length)
+    throw_error<format_error>(name, ": ", file.size(), " bytes are too few for a safetensors file");
+  __builtin_memcpy(&length, file.data(), sizeof length);
+  const auto rest = file.subspan(sizeof length);
+  if (length > safetensors_header_limit)
+    throw_error<format_error>(name, ": a header of ", length, " bytes is beyond the limit of ", safetensors_header_limit);
+  if (length > rest.size())
+    throw_error<format_error>(name, ": the header should have ", length, " bytes, but the file ends after ", rest.size());
+  return {rest.first(length), rest.subspan(length)};
+}
+
+// What a writer puts where: the file's first bytes, then the arrays in this order.
+struct safetensors_plan {
+  std::string head;
+  std::vector<const std::pair<std::string, array_ref>*> items;
+  std::size_t data_bytes = 0;
+};
+
+inline std::size_t safetensors_rank(dtype type) {  // in the order of writing
+  const auto known = std::ranges::find(safetensors_types, std::optional(type), &safetensors_type::type);
+  return static_cast<std::size_t>(known - safetensors_types.begin());
+}
+
+inline std::string json_text(std::string_view text) {
+  try {
+    return json(text).dump();
+  } catch (const json::type_error&) {
+    throw_error<format_error>("safetensors: ", in_quotes(text), " is not UTF-8");
+  }
+}
+
+inline void check_writable(const std::string& name, const array_ref& a) {
+  if (name == "__metadata__") throw_error<format_error>("safetensors: no tensor may be called __metadata__");
+  if (a.shape.size() > safetensors_rank_limit)
+    throw_error<format_error>("safetensors: tensor ", in_quotes(name), " has ", a.shape.size(), " dimensions, more than ",
+                              safetensors_rank_limit);
+  const std::size_t bytes = checked_bytes(a.shape, static_cast<std::size_t>(bytes_of(a.type)));
+  if (bytes != a.bytes.size())
+    throw_error<shape_error>("safetensors: tensor ", in_quotes(name), " of shape ", to_string(a.shape), " and type ",
+                             name_of(a.type), " takes ", bytes, " bytes, but has ", a.bytes.size());
+}
+
+// One member of the header. Writes no spaces, as other writers do not: the bytes are then the same as theirs.
+inline std::string entry_text(const std::string& name, const array_ref& a, std::size_t begin) {
+  std::string text = concat(json_text(name), ":{\"dtype\":\"", safetensors_types[safetensors_rank(a.type)].name, "\",\"shape\":[");
+  for (std::size_t i = 0; i < a.shape.size(); ++i) text += concat(i == 0 ? "" : ",", a.shape[i]);
+  return text += concat("],\"data_offsets\":[", begin, ',', begin + a.bytes.size(), "]}");
+}
+
+inline safetensors_plan plan_safetensors(const records<array_ref>& items, const records<std::string>& metadata) {
+  check_distinct(items, "safetensors", "tensor");
+  check_distinct(metadata, "safetensors", "metadata");
+  safetensors_plan plan;
+  for (const auto& item : items) {
+    check_writable(item.first, item.second);
+    plan.items.push_back(&item);
+  }
+  std::ranges::sort(plan.items, {}, [](const auto* item) {
+    return std::pair(safetensors_rank(item->second.type), std::string_view(item->first));
+  });
+  std::string text = "{";
+  if (!metadata.empty()) {
+    text += "\"__metadata__\":{";
+    for (const auto& [key, value] : metadata) text += concat(json_text(key), ':', json_text(value), ',');
+    text.back() = '}';
+    text += ',';
+  }
+  for (const auto* item : plan.items) {
+    text += concat(entry_text(item->first, item->second, plan.data_bytes), ',');
+    plan.data_bytes += item->second.bytes.size();
+  }
+  if (text.size() > 1) text.pop_back();  // the last comma
+  text += '}';
+  text.append((8 - text.size() % 8) % 8, ' ');
+  if (text.size() > safetensors_header_limit)
+    throw_error<format_error>("safetensors: a header of ", text.size(), " bytes is beyond the limit of ",
+                              safetensors_header_limit);
+  const auto length = std::bit_cast<std::array<char, 8>>(std::uint64_t{text.size()});
+  plan.head = std::string(length.data(), length.size()) + text;
+  return plan;
+}
+
+inline void write_safetensors(const safetensors_plan& plan, byte_sink sink) {
+  sink(std::as_bytes(std::span(plan.head)));
+  for (const auto* item : plan.items) sink(item->second.bytes);
+}
+
+}  // namespace detail
+
+inline safetensors_view view_safetensors(std::span<const std::byte> file, std::string_view name, foreign_types foreign) {
+  const auto [text, data] = detail::split_safetensors(file, name);
+  detail::safetensors_header header(name);
+  header.read(text);
+  detail::check_layout(header.entries, data.size(), name);
+  safetensors_view view;
+  view.metadata = std::move(header.metadata);
+  std::vector<std::string_view> names;
+  for (const auto& e : header.entries) names.push_back(e.name);
+  detail::check_distinct(std::move(names), name, "tensor");
+  detail::check_distinct(view.metadata, name, "__metadata__");
+  for (auto& e : header.entries) {
+    if (e.type->type) {
+      view.items.emplace_back(std::move(e.name), array_ref(*e.type->type, std::move(e.shape), data.subspan(e.begin, e.end - e.begin)));
+    } else if (foreign == foreign_types::set_aside) {
+      view.foreign.emplace_back(std::move(e.name), e.type->name);
+    } else {
+      throw_error<dtype_error>(name, ": tensor ", detail::in_quotes(e.name), " has unsupported dtype ", e.type->name);
+    }
+  }
+  return view;
+}
+
+inline state_dict from_safetensors(std::span<const std::byte> file, std::string_view name) {
+  safetensors_view view = view_safetensors(file, name);
+  state_dict state;
+  for (auto& [key, a] : view.items)
+    state.items.emplace_back(std::move(key), array{a.type, std::move(a.shape), {a.bytes.begin(), a.bytes.end()}});
+  state.metadata = std::move(view.metadata);
+  return state;
+}
+
+inline state_dict load_safetensors(const std::filesystem::path& path) {
+  return from_safetensors(map_file(path)->bytes(), path.string());
+}
+
+inline std::vector<std::byte> to_safetensors(const records<array_ref>& items, const records<std::string>& metadata) {
+  const auto plan = detail::plan_safetensors(items, metadata);
+  std::vector<std::byte> bytes;
+  bytes.reserve(plan.head.size() + plan.data_bytes);
+  detail::write_safetensors(plan, [&](std::span<const std::byte> part) { bytes.insert(bytes.end(), part.begin(), part.end()); });
+  return bytes;
+}
+inline std::vector<std::byte> to_safetensors(const state_dict& state) {
+  return to_safetensors(records<array_ref>(state.items.begin(), state.items.end()), state.metadata);
+}
+
+inline void save_safetensors(const std::filesystem::path& path, const records<array_ref>& items,
+                             const records<std::string>& metadata) {
+  const auto plan = detail::plan_safetensors(items, metadata);
+  write_file_atomically(path, [&](byte_sink sink) { detail::write_safetensors(plan, sink); });
+}
+inline void save_safetensors(const std::filesystem::path& path, const state_dict& state) {
+  save_safetensors(path, records<array_ref>(state.items.begin(), state.items.end()), state.metadata);
+}
+
+}  // namespace graft

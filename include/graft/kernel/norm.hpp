@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+// Row normalisations, forward and backward: root mean square, and mean with variance. Read next: ops/norm.hpp.
+#pragma once
+#include <cmath>
+
+#include "graft/kernel/elementwise.hpp"
+
+namespace graft::kernel {
+
+namespace detail {
+
+/// Calls f(column, lanes) for every vector of a row.
+template <class T, class Arch, class F>
+GRAFT_INLINE void for_each_vector(index_t columns, F f) {
+  constexpr index_t w = simd::width<T, Arch>;
+  index_t c = 0;
+  for (; c + w <= columns; c += w) f(c, w);
+  if (c < columns) f(c, columns - c);
+}
+
+inline index_t row_grain(index_t columns) noexcept { return 1 + map_grain / (columns + 1); }
+
+}  // namespace detail
+
+/// y(n, c) = x(n, c) gain(c) / sqrt(mean over c of x^2 + eps); scale(n) is what x was multiplied with.
+/// Shapes: x, y (N, C) contiguous, gain (C), scale (N).
+template <class T, class Arch = simd::default_arch>
+void rms_norm(context& ctx, index_t rows, index_t columns, const T* x, const T* gain, double eps, T* y, T* scale) {
+  using batch = simd::batch<T, Arch>;
+  ctx.executor().parallel_for(rows, detail::row_grain(columns), [&](index_t first, index_t last) {
+    for (index_t n = first; n < last; ++n) {
+      const T* from = x + n * columns;
+      T* to = y + n * columns;
+      batch square(T(0));
+      detail::for_each_vector<T, Arch>(columns, [&](index_t c, index_t lanes) {
+        const batch v = simd::load_first<T, Arch>(from + c, lanes);
+        square = simd::fma(v, v, square);
+      });
+      scale[n] = T(1) / std::sqrt(simd::sum(square) / static_cast<T>(columns) + static_cast<T>(eps));
+      const batch by(scale[n]);
+      detail::for_each_vector<T, Arch>(columns, [&](index_t c, index_t lanes) {
+        simd::store_first(to + c, simd::load_first<T, Arch>(from + c, lanes) * by * simd::load_first<T, Arch>(gain + c, lanes), lanes);
+      });
+    }
+  });
+}
+
+/// dx = scale (g - x scale^2 mean(g x)) + beta dx with g = dy gain.
+template <class T, class Arch = simd::default_arch>
+void rms_norm_backward(context& ctx, index_t rows, index_t columns, const T* x, const T* gain, const T* scale, const T* dy,
+                       T* dx, T beta) {
+  using batch = simd::batch<T, Arch>;
+  ctx.executor().parallel_for(rows, detail::row_grain(columns), [&](index_t first, index_t last) {
+    for (index_t n = first; n < last; ++n) {
+      const T *xr = x + n * columns, *dyr = dy + n * columns;
+      T* dxr = dx + n * columns;
+      batch dot(T(0));
+      detail::for_each_vector<T, Arch>(columns, [&](index_t c, index_t lanes) {
+        const batch g = simd::load_first<T, Arch>(dyr + c, lanes) * simd::load_first<T, Arch>(gain + c, lanes);
+        dot = simd::fma(g, simd::load_first<T, Arch>(xr + c, lanes), dot);
+      });
+      const T s = scale[n];
+      const batch by(s), along(-s * s * s * simd::sum(dot) / static_cast<T>(columns));
+      detail::for_each_vector<T, Arch>(columns, [&](index_t c, index_t lanes) {
+        const batch g = simd::load_first<T, Arch>(dyr + c, lanes) * simd::load_first<T, Arch>(gain + c, lanes);
+        batch v = simd::fma(by, g, along * simd::load_first<T, Arch>(xr + c, lanes));
+        if (beta != T(0)) v = simd::fma(batch(beta), simd::load_first<T, Arch>(dxr + c, lanes), v);
+        simd::store_first(dxr + c, v, lanes);
+      });
+    }
+  });
+}
+
+/// dgain(c) = sum over n of dy(n, c) x(n, c) scale(n) + beta dgain(c).
+template <class T, class Arch = simd::default_arch>
+void rms_norm_gain_backward(context& ctx, index_t rows, index_t columns, const T* x, const T* scale, const T* dy, T* dgain,
+                            T beta) {
+  sum_rows<T, Arch>(ctx, rows, columns, dgain, beta, [=](index_t n, index_t c, index_t lanes) {
+    return simd::load_first<T, Arch>(dy + n * columns + c, lanes) * simd::load_first<T, Arch>(x + n * columns + c, lanes) *
+           simd::batch<T, Arch>(scale[n]);
+  });
+}
+
+/// y(n, c) = (x(n, c) - mean(n)) scale(n) gain(c) + bias(c), scale(n) = 1 / sqrt(variance over c + eps).
+/// Shapes: x, y (N, C) contiguous, gain, bias (C), mean, scale (N). The variance is taken in a second pass.
+template <class T, class Arch = simd::default_arch>
+void layer_norm(context& ctx, index_t rows, index_t columns, const T* x, const T* gain, const T* bias, double eps, T* y,
+                T* mean, T* scale) {
+  using batch = simd::batch<T, Arch>;
+  ctx.executor().parallel_for(rows, detail::row_grain(columns), [&](index_t first, index_t last) {
+    for (index_t n = first; n < last; ++n) {
+      const T* from = x + n * columns;
+      T* to = y + n * columns;
+      batch sum(T(0));
+      detail::for_each_vector<T, Arch>(columns, [&](index_t c, index_t lanes) { sum += simd::load_first<T, Arch>(from + c, lanes); });
+      mean[n] = simd::sum(sum) / static_cast<T>(columns);
+      const batch centre(mean[n]);
+      T square = 0;
+      batch squares(T(0));
+      detail::for_each_vector<T, Arch>(columns, [&](index_t c, index_t lanes) {
+        if (lanes == simd::width<T, Arch>) {
+          const batch d = simd::load<T, Arch>(from + c) - centre;
+          squares = simd::fma(d, d, squares);
+        } else {
+          for (index_t i = c; i < columns; ++i) square += (from[i] - mean[n]) * (from[i] - mean[n]);
+        }
+      });
+      scale[n] = T(1) / std::sqrt((simd::sum(squares) + square) / static_cast<T>(columns) + static_cast<T>(eps));
+      const batch by(scale[n]);
+      detail::for_each_vector<T, Arch>(columns, [&](index_t c, index_t lanes) {
+        const batch normal = (simd::load_first<T, Arch>(from + c, lanes) - centre) * by;
+        simd::store_first(to + c, simd::fma(normal, simd::load_first<T, Arch>(gain + c, lanes), simd::load_first<T, Arch>(bias + c, lanes)), lanes);
+      });
+    }
+  });
+}
+
+/// dx = scale (g - mean(g) - h mean(g h)) + beta dx with g = dy gain and h = (x - mean) scale.
+template <class T, class Arch = simd::default_arch>
+void layer_norm_backward(context& ctx, index_t rows, index_t columns, const T* x, const T* gain, const T* mean,
+                         const T* scale, const T* dy, T* dx, T beta) {
+  using batch = simd::batch<T, Arch>;
+  ctx.executor().parallel_for(rows, detail::row_grain(columns), [&](index_t first, index_t last) {
+    for (index_t n = first; n < last; ++n) {
+      const T *xr = x + n * columns, *dyr = dy + n * columns;
+      T* dxr = dx + n * columns;
+      const batch centre(mean[n]), by(scale[n]);
+      batch sum(T(0)), dot(T(0));  // lanes past the end have g = 0 and add nothing
+      detail::for_each_vector<T, Arch>(columns, [&](index_t c, index_t lanes) {
+        const batch g = simd::load_first<T, Arch>(dyr + c, lanes) * simd::load_first<T, Arch>(gain + c, lanes);
+        sum += g;
+        dot = simd::fma(g, (simd::load_first<T, Arch>(xr + c, lanes) - centre) * by, dot);
+      });
+      const batch mean_g(simd::sum(sum) / static_cast<T>(columns)), mean_gh(simd::sum(dot) / static_cast<T>(columns));
+      detail::for_each_vector<T, Arch>(columns, [&](index_t c, index_t lanes) {
+        const batch g = simd::load_first<T, Arch>(dyr + c, lanes) * simd::load_first<T, Arch>(gain + c, lanes);
+        const batch h = (simd::load_first<T, Arch>(xr + c, lanes) - centre) * by;
+        batch v = by * (g - mean_g - h * mean_gh);
+        if (beta != T(0)) v = simd::fma(batch(beta), simd::load_first<T, Arch>(dxr + c, lanes), v);
+        simd::store_first(dxr + c, v, lanes);
+      });
+    }
+  });
+}
+
+/// dgain(c) = sum over n of dy(n, c) (x(n, c) - mean(n)) scale(n) + beta dgain(c).
+template <class T, class Arch = simd::default_arch>
+void layer_norm_gain_backward(context& ctx, index_t rows, index_t columns, const T* x, const T* mean, const T* scale,
+                              const T* dy, T* dgain, T beta) {
+  using batch = simd::batch<T, Arch>;
+  sum_rows<T, Arch>(ctx, rows, columns, dgain, beta, [=](index_t n, index_t c, index_t lanes) {
+    return simd::load_first<T, Arch>(dy + n * columns + c, lanes) *
+           (simd::load_first<T, Arch>(x + n * columns + c, lanes) - batch(mean[n])) * batch(scale[n]);
+  });
+}
+
+/// dbias(c) = sum over n of dy(n, c) + beta dbias(c): the bias gradient of any layer.
+template <class T, class Arch = simd::default_arch>
+void bias_backward(context& ctx, index_t rows, index_t columns, const T* dy, T* dbias, T beta) {
+  sum_rows<T, Arch>(ctx, rows, columns, dbias, beta, [=](index_t n, index_t c, index_t lanes) {
+    return simd::load_first<T, Arch>(dy + n * columns + c, lanes);
+  });
+}
+
+}  // namespace graft::kernel

@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: Apache-2.0
+// The linear layer of every model, its slot for adapters, and what an adapter is. Read next: peft/lora.hpp.
+#pragma once
+#include <algorithm>
+#include <concepts>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "graft/nn/module.hpp"
+#include "graft/ops/linear.hpp"
+
+namespace graft {
+
+template <class T>
+struct adapted_linear;
+
+/// The map an adapter wraps: x (N, in) -> x W^T + b (N, out), with whatever adapters come before it. Two words; valid
+/// during apply() only.
+template <class T>
+class linear_map {
+ public:
+  linear_map(tape<T>& t, adapted_linear<T>& layer, std::size_t adapters, bool with_bias = true)
+      : tape_(&t), layer_(&layer), adapters_(adapters), with_bias_(with_bias) {}
+
+  var<T, 2> operator()(const var<T, 2>& x) const { return layer_->apply(*tape_, x, adapters_, with_bias_); }
+  /// x W^T alone: output-side rotations and norms leave the bias as it is.
+  var<T, 2> without_bias(const var<T, 2>& x) const { return layer_->apply(*tape_, x, adapters_, false); }
+  bool has_bias() const { return with_bias_ && layer_->bias.has_value(); }
+  /// The base's own bias. Only when has_bias().
+  var<T, 1> bias() const { return tape_->leaf(*layer_->bias); }
+  /// The base's own weight, frozen or not, in its storage type.
+  matrix_ref weight() const { return layer_->weight.matrix(); }
+  index_t inputs() const { return layer_->inputs(); }
+  index_t outputs() const { return layer_->outputs(); }
+
+ private:
+  tape<T>* tape_;
+  adapted_linear<T>* layer_;
+  std::size_t adapters_;
+  bool with_bias_;
+};
+
+/// A dense linear map to be changed in place when adapters are merged. `bias` is empty where the layer has none.
+template <class T>
+struct affine {
+  tensor_view<T, 2> weight;
+  tensor_view<T, 1> bias;
+};
+
+/// An adapter maps a linear map to a linear map: apply() computes around the inner map, from differentiable operations
+/// alone, and merge_into() does the same to a dense weight. Adapters are copyable and list their parameters in visit().
+template <class A, class T>
+concept adapter = std::copy_constructible<A> && visitable<A, parameter_visitor<T>> &&
+                  requires(A& a, const A& c, tape<T>& t, const var<T, 2>& x, linear_map<T> inner, affine<T> w) {
+                    { a.apply(t, x, inner) } -> std::same_as<var<T, 2>>;
+                    c.merge_into(w);                                          // throws state_error when it cannot
+                    { c.describe() } -> std::convertible_to<std::string>;     // kind and options, for people
+                  };
+
+/// Any adapter, owned. One virtual call a layer and pass. Itself an adapter.
+template <class T>
+class any_adapter {
+ public:
+  template <class A>
+    requires(!std::same_as<std::remove_cvref_t<A>, any_adapter> && adapter<std::remove_cvref_t<A>, T>)
+  any_adapter(A&& a) : held_(std::make_unique<holder<std::remove_cvref_t<A>>>(std::forward<A>(a))) {}
+  any_adapter(const any_adapter& o) : held_(o.held_->clone()) {}
+  any_adapter(any_adapter&&) noexcept = default;
+  any_adapter& operator=(any_adapter o) noexcept {
+    held_ = std::move(o.held_);
+    return *this;
+  }
+
+  var<T, 2> apply(tape<T>& t, const var<T, 2>& x, linear_map<T> f) { return held_->apply(t, x, f); }
+  void merge_into(affine<T> w) const { held_->merge_into(w); }
+  std::string describe() const { return held_->describe(); }
+  static void visit(auto& self, parameter_visitor<T>& v) { self.held_->visit(v); }
+
+  /// The adapter itself when it is an A, else null.
+  template <class A>
+  const A* get() const noexcept {
+    return held_->kind() == &kind_of<A> ? &static_cast<const holder<A>&>(*held_).value : nullptr;
+  }
+  template <class A>
+  A* get() noexcept { return const_cast<A*>(std::as_const(*this).template get<A>()); }
+
+ private:
+  template <class A>
+  static constexpr char kind_of = 0;  // its address names the type, so that run-time type information may be off
+
+  struct interface {
+    virtual ~interface() = default;
+    virtual std::unique_ptr<interface> clone() const = 0;
+    virtual var<T, 2> apply(tape<T>& t, const var<T, 2>& x, linear_map<T> f) = 0;
+    virtual void merge_into(affine<T> w) const = 0;
+    virtual std::string describe() const = 0;
+    virtual void visit(parameter_visitor<T>& v) = 0;
+    virtual const char* kind() const noexcept = 0;
+  };
+  template <class A>
+  struct holder final : interface {
+    explicit holder(A a) : value(std::move(a)) {}
+    std::unique_ptr<interface> clone() const override { return std::make_unique<holder>(value); }
+    var<T, 2> apply(tape<T>& t, const var<T, 2>& x, linear_map<T> f) override { return value.apply(t, x, f); }
+    void merge_into(affine<T> w) const override { value.merge_into(w); }
+    std::string describe() const override { return value.describe(); }
+    void visit(parameter_visitor<T>& v) override { A::visit(value, v); }
+    const char* kind() const noexcept override { return &kind_of<A>; }
+    A value;
+  };
+  std::unique_ptr<interface> held_;
+};
+
+/// An adapter in a slot. The name is a segment of its parameters' paths and of its folder when saved.
+template <class T>
+struct named_adapter {
+  std::string name;
+  any_adapter<T> adapter;
+};
+
+/// A dense copy of a linear layer with its adapters folded in.
+template <class T>
+struct merged_linear {
+  tensor<T, 2> weight;
+  std::optional<tensor<T, 1>> bias;
+};
+
+/// y = x W^T + b with a list of adapters around it: the type of every projection in every model. Adapters are data in a
+/// slot, applied first to last, the last outermost; nothing in the model is replaced when one is attached.
+/// Paths: "weight", "bias", "adapters.<name>.<parameter>".
+template <class T>
+struct adapted_linear {
+  using value_type = T;
+  parameter<T, 2> weight;  // (out, in)
+  std::optional<parameter<T, 1>> bias;
+  std::vector<named_adapter<T>> adapters;
+
+  adapted_linear() = default;
+  adapted_linear(index_t in, index_t out, bool with_bias = false) : weight({out, in}) {
+    if (with_bias) bias.emplace(extents<1>{out});
+  }
+
+  static void visit(auto& self, auto& v) {
+    v("weight", self.weight);
+    v("bias", self.bias);
+    for (auto& [name, a] : self.adapters) {
+      const std::string path = "adapters." + name;
+      v(path, a);
+    }
+  }
+
+  index_t inputs() const { return weight.extent()[1]; }
+  index_t outputs() const { return weight.extent()[0]; }
+
+  var<T, 2> operator()(tape<T>& t, const var<T, 2>& x) { return apply(t, x, adapters.size(), true); }
+
+  /// With the first `count` adapters only.
+  var<T, 2> apply(tape<T>& t, const var<T, 2>& x, std::size_t count, bool with_bias) {
+    if (count != 0) return adapters[count - 1].adapter.apply(t, x, linear_map<T>(t, *this, count - 1, with_bias));
+    auto y = weight.trainable() ? linear(t, x, t.leaf(weight)) : linear(t, x, weight.matrix());
+    if (with_bias && bias) y = add_bias(t, std::move(y), t.leaf(*bias));
+    return y;
+  }
+
+  /// New dense values with all adapters folded in, in order. The base is never edited.
+  merged_linear<T> merged() const {
+    merged_linear<T> m;
+    m.weight = weight.share().template to_tensor<T, 2>();
+    if (bias) m.bias = bias->share().template to_tensor<T, 1>();
+    for (const auto& [name, a] : adapters) a.merge_into({m.weight.view(), m.bias ? m.bias->view() : tensor_view<T, 1>{}});
+    return m;
+  }
+};
+
+/// Hands every linear layer of a model, with its path, to a callback.
+template <class T>
+class layer_visitor : public detail::tree_walk<layer_visitor<T>> {
+ public:
+  using leaf_type = parameter_base<T>;
+  explicit layer_visitor(function_ref<void(std::string_view path, adapted_linear<T>&)> f) : f_(f) {}
+
+  template <class Member>
+  bool leaf(Member& m) {
+    if constexpr (std::same_as<Member, adapted_linear<T>>) {
+      f_(this->path(), m);
+      return true;
+    }
+    return false;
+  }
+
+ private:
+  function_ref<void(std::string_view, adapted_linear<T>&)> f_;
+};
+
+template <module M>
+void visit_layers(M& m, function_ref<void(std::string_view, adapted_linear<typename M::value_type>&)> f) {
+  layer_visitor<typename M::value_type> v(f);
+  if (!v.leaf(m)) M::visit(m, v);
+}
+
+}  // namespace graft

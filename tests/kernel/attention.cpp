@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "graft/kernel/attention.hpp"
+
+#include <cmath>
+#include <vector>
+
+#include "graft/core/thread_pool.hpp"
+#include "graft/kernel/attention_backward.hpp"
+#include "support/catch.hpp"
+#include "support/near.hpp"
+
+using namespace graft;
+using test::random_tensor;
+
+namespace {
+
+struct example {
+  std::vector<index_t> query_offsets, key_offsets;
+  index_t heads, kv_heads, head_size;
+  bool causal;
+
+  kernel::attention_layout layout() const {
+    return {heads, kv_heads, head_size, 1 / std::sqrt(static_cast<double>(head_size)), causal, query_offsets, key_offsets};
+  }
+};
+
+struct result {
+  tensor<double, 2> y, log_sum, dq, dk, dv;
+};
+
+/// The definition, in double and with nested loops.
+template <class T>
+result plain_attention(const example& e, const tensor<T, 2>& q, const tensor<T, 2>& k, const tensor<T, 2>& v, const tensor<T, 2>& dy) {
+  const auto at = e.layout();
+  const index_t d = e.head_size;
+  result r{tensor<double, 2>::zeros(q.shape()), tensor<double, 2>::zeros({q.shape()[0], e.heads}), tensor<double, 2>::zeros(q.shape()),
+           tensor<double, 2>::zeros(k.shape()), tensor<double, 2>::zeros(v.shape())};
+  for (index_t s = 0; s < at.sequences(); ++s) {
+    const index_t q0 = e.query_offsets[s], n = e.query_offsets[s + 1] - q0, k0 = e.key_offsets[s], m = e.key_offsets[s + 1] - k0;
+    for (index_t h = 0; h < e.heads; ++h)
+      for (index_t i = 0; i < n; ++i) {
+        const index_t g = h / (e.heads / e.kv_heads), seen = e.causal ? m - n + i + 1 : m;
+        std::vector<double> p(static_cast<std::size_t>(seen)), dp(p.size());
+        double sum = 0, mean = 0;
+        for (index_t j = 0; j < seen; ++j) {
+          double score = 0;
+          for (index_t c = 0; c < d; ++c) score += double(q(q0 + i, h * d + c)) * double(k(k0 + j, g * d + c));
+          sum += p[j] = std::exp(score * at.scale);
+        }
+        r.log_sum(q0 + i, h) = std::log(sum);
+        for (index_t j = 0; j < seen; ++j) {
+          p[j] /= sum;
+          for (index_t c = 0; c < d; ++c) {
+            r.y(q0 + i, h * d + c) += p[j] * double(v(k0 + j, g * d + c));
+            r.dv(k0 + j, g * d + c) += p[j] * double(dy(q0 + i, h * d + c));
+            dp[j] += double(dy(q0 + i, h * d + c)) * double(v(k0 + j, g * d + c));
+          }
+          mean += p[j] * dp[j];
+        }
+        for (index_t j = 0; j < seen; ++j)
+          for (index_t c = 0; c < d; ++c) {
+            const double ds = p[j] * (dp[j] - mean) * at.scale;
+            r.dq(q0 + i, h * d + c) += ds * double(k(k0 + j, g * d + c));
+            r.dk(k0 + j, g * d + c) += ds * double(q(q0 + i, h * d + c));
+          }
+      }
+  }
+  return r;
+}
+
+const std::vector<example> examples{
+    {{0, 5}, {0, 5}, 1, 1, 8, true},          {{0, 5}, {0, 5}, 2, 2, 16, false},
+    {{0, 130}, {0, 130}, 3, 1, 32, true},     {{0, 50, 51, 121}, {0, 50, 51, 121}, 4, 2, 20, false},
+    {{0, 7, 107}, {0, 7, 107}, 6, 2, 64, true}, {{0, 3, 30}, {0, 90, 117}, 2, 1, 24, true},
+    {{0, 400}, {0, 400}, 1, 1, 80, true},
+};
+
+template <class T>
+struct run_result {
+  tensor<T, 2> y, log_sum, dq, dk, dv;
+};
+
+template <class T>
+run_result<T> run(context& ctx, const example& e, const tensor<T, 2>& q, const tensor<T, 2>& k, const tensor<T, 2>& v, const tensor<T, 2>& dy, T beta) {
+  run_result<T> r{tensor<T, 2>(q.shape()), tensor<T, 2>({q.shape()[0], e.heads}), tensor<T, 2>::full(q.shape(), 1),
+                  tensor<T, 2>::full(k.shape(), 2), tensor<T, 2>::full(v.shape(), 3)};
+  const auto at = e.layout();
+  kernel::attention<T>(ctx, at, q, k, v, r.y, r.log_sum.data());
+  kernel::attention_backward<T>(ctx, at, q, k, v, r.y, r.log_sum.data(), dy, {r.dq.data(), r.dq.shape()[1], beta},
+                                {r.dk.data(), r.dk.shape()[1], beta}, {r.dv.data(), r.dv.shape()[1], beta});
+  return r;
+}
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("attention and its gradients follow their definition", "", float, double) {
+  context ctx;
+  for (const example& e : examples) {
+    const index_t n = e.query_offsets.back(), m = e.key_offsets.back();
+    const auto q = random_tensor<TestType, 2>({n, e.heads * e.head_size}, 1), dy = random_tensor<TestType, 2>(q.shape(), 4);
+    const auto k = random_tensor<TestType, 2>({m, e.kv_heads * e.head_size}, 2), v = random_tensor<TestType, 2>(k.shape(), 3);
+    const auto expected = plain_attention(e, q, k, v, dy);
+    const double allowed = test::tolerance<TestType>(m + e.head_size);
+    INFO("rows " << n << " keys " << m << " heads " << e.heads << "/" << e.kv_heads << " size " << e.head_size);
+    const auto got = run<TestType>(ctx, e, q, k, v, dy, 0);
+    CHECK(test::near(got.y, expected.y, allowed));
+    CHECK(test::near(got.log_sum, expected.log_sum, allowed));
+    CHECK(test::near(got.dq, expected.dq, allowed));
+    CHECK(test::near(got.dk, expected.dk, allowed));
+    CHECK(test::near(got.dv, expected.dv, allowed));
+    const auto added = run<TestType>(ctx, e, q, k, v, dy, 1);
+    index_t wrong = 0;
+    for (index_t i = 0; i < added.dq.size(); ++i) wrong += std::abs(added.dq.data()[i] - got.dq.data()[i] - 1) > 1e-5;
+    for (index_t i = 0; i < added.dk.size(); ++i) wrong += std::abs(added.dk.data()[i] - got.dk.data()[i] - 2) > 1e-5;
+    for (index_t i = 0; i < added.dv.size(); ++i) wrong += std::abs(added.dv.data()[i] - got.dv.data()[i] - 3) > 1e-5;
+    CHECK(wrong == 0);
+  }
+}
+
+TEST_CASE("one query at a time gives what all at once give") {
+  context ctx;
+  const index_t n = 70, heads = 4, kv = 2, d = 24;
+  const auto q = random_tensor<float, 2>({n, heads * d}, 1), k = random_tensor<float, 2>({n, kv * d}, 2), v = random_tensor<float, 2>({n, kv * d}, 3);
+  const example whole{{0, n}, {0, n}, heads, kv, d, true};
+  tensor<float, 2> y({n, heads * d}), row({1, heads * d});
+  kernel::attention<float>(ctx, whole.layout(), q, k, v, y, nullptr);
+  for (index_t i = 0; i < n; ++i) {
+    const example one{{0, 1}, {0, i + 1}, heads, kv, d, true};
+    kernel::attention<float>(ctx, one.layout(), q.slice(0, i, i + 1), k.slice(0, 0, i + 1), v.slice(0, 0, i + 1), row, nullptr);
+    REQUIRE(test::near(row.view(), y.slice(0, i, i + 1), test::tolerance<float>(n)));
+  }
+}
+
+TEST_CASE("attention gives the same bits on any number of threads") {
+  const example& e = examples[4];
+  const index_t n = e.query_offsets.back();
+  const auto q = random_tensor<float, 2>({n, e.heads * e.head_size}, 1), dy = random_tensor<float, 2>(q.shape(), 4);
+  const auto k = random_tensor<float, 2>({n, e.kv_heads * e.head_size}, 2), v = random_tensor<float, 2>(k.shape(), 3);
+  context serial;
+  const auto expected = run<float>(serial, e, q, k, v, dy, 0);
+  for (index_t threads : {2, 3, 7}) {
+    thread_pool pool(threads);
+    context ctx(pool);
+    const auto got = run<float>(ctx, e, q, k, v, dy, 0);
+    CHECK(test::equal_bits(got.y, expected.y));
+    CHECK(test::equal_bits(got.dq, expected.dq));
+    CHECK(test::equal_bits(got.dk, expected.dk));
+    CHECK(test::equal_bits(got.dv, expected.dv));
+  }
+}
