@@ -297,6 +297,11 @@ class tape {
     std::size_t before_;
   };
   [[nodiscard]] scope_guard scope(std::string_view name) { return {store_, name}; }
+  /// "layers.3"
+  [[nodiscard]] scope_guard scope(std::string_view name, index_t number) {
+    if (ctx().cost == nullptr) return {store_, name};
+    return {store_, concat(name, '.', number)};
+  }
   std::string_view path() const noexcept { return store_.path(); }
 
   /// Runs f without recording, and tells whether a trainable leaf was met meanwhile. For checkpoint().

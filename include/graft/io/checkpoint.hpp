@@ -5,7 +5,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
-#include <iterator>
 #include <map>
 #include <memory>
 #include <span>
@@ -40,12 +39,12 @@ class checkpoint {
     else
       throw_error<io_error>("cannot read \"", where_.string(), "\": the folder has neither model.safetensors nor ",
                             "model.safetensors.index.json (pickled .bin files are not read)");
-    std::ranges::sort(found, {}, &entry::name);
+    std::sort(found.begin(), found.end(), [](const entry& a, const entry& b) { return a.name < b.name; });
     for (entry& e : found) {
       arrays_.emplace_back(std::move(e.name), std::move(e.array));
       owners_.push_back(std::move(e.owner));
     }
-    std::ranges::sort(foreign_);
+    std::sort(foreign_.begin(), foreign_.end());
   }
 
   const std::filesystem::path& where() const noexcept { return where_; }
@@ -93,13 +92,13 @@ class checkpoint {
     const auto file = map_file(path);
     safetensors_view view = view_safetensors(file->bytes(), path.string(), foreign_types::set_aside);
     if (wanted != nullptr) {
-      const auto unwanted = [&](const auto& item) { return !std::ranges::binary_search(*wanted, item.first); };
+      const auto unwanted = [&](const auto& item) { return !std::binary_search(wanted->begin(), wanted->end(), item.first); };
       std::erase_if(view.items, unwanted);
       std::erase_if(view.foreign, unwanted);
       check_complete(view, *wanted, path);
     }
     for (auto& [name, a] : view.items) found.push_back({std::move(name), std::move(a), file});
-    std::ranges::move(view.foreign, std::back_inserter(foreign_));
+    foreign_.insert(foreign_.end(), view.foreign.begin(), view.foreign.end());
     for (auto& [key, value] : view.metadata)
       if (graft::find(metadata_, key) == nullptr) metadata_.emplace_back(std::move(key), std::move(value));
   }
@@ -122,16 +121,16 @@ class checkpoint {
     std::vector<std::string_view> have;
     for (const auto& item : view.items) have.push_back(item.first);
     for (const auto& item : view.foreign) have.push_back(item.first);
-    std::ranges::sort(have);
+    std::sort(have.begin(), have.end());
     for (const std::string& name : wanted)
-      if (!std::ranges::binary_search(have, std::string_view(name)))
+      if (!std::binary_search(have.begin(), have.end(), std::string_view(name)))
         throw_error<format_error>(path.string(), ": the index names tensor ", detail::in_quotes(name), ", which is not in it");
   }
 
   // Where the tensor stands in arrays_; the size of arrays_ when it does not.
   std::size_t position(std::string_view name) const {
     const auto at = [&](const auto& items) {
-      const auto i = std::ranges::lower_bound(items, name, {}, [](const auto& item) { return std::string_view(item.first); });
+      const auto i = std::lower_bound(items.begin(), items.end(), name, [](const auto& item, std::string_view n) { return item.first < n; });
       return i != items.end() && i->first == name ? i : items.end();
     };
     if (const auto i = at(foreign_); i != foreign_.end())
@@ -148,7 +147,7 @@ class checkpoint {
     if (reinterpret_cast<std::uintptr_t>(a.bytes.data()) % static_cast<std::size_t>(bytes_of(a.type)) == 0)
       return {a.type, a.shape, a.bytes.data(), owners_[i]};
     auto copy = std::make_shared<tensor<std::byte, 1>>(extents<1>{std::ssize(a.bytes)});
-    std::ranges::copy(a.bytes, copy->data());
+    std::copy(a.bytes.begin(), a.bytes.end(), copy->data());
     return {a.type, a.shape, copy->data(), copy};
   }
 

@@ -35,12 +35,10 @@ namespace detail {
 
 // Text from outside as a message shows it: no control characters, no more than `most` bytes, no character cut in two.
 inline std::string printable(std::string_view text, std::size_t most = 120) {
+  const bool whole = text.size() <= most;
+  while (!whole && most > 0 && (static_cast<unsigned char>(text[most]) & 0xC0) == 0x80) --most;  // inside a character
   std::string shown(text.substr(0, most));
-  if (text.size() > most) {
-    while (!shown.empty() && (static_cast<unsigned char>(shown.back()) & 0xC0) == 0x80) shown.pop_back();
-    if (!shown.empty() && static_cast<unsigned char>(shown.back()) >= 0xC0) shown.pop_back();
-    shown += "...";
-  }
+  if (!whole) shown += "...";
   for (char& c : shown)
     if (static_cast<unsigned char>(c) < 0x20 || c == 0x7F) c = '?';
   return shown;

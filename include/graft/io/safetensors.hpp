@@ -10,6 +10,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -63,8 +64,8 @@ void save_safetensors(const std::filesystem::path& path, const state_dict& state
 namespace detail {
 
 inline void check_distinct(std::vector<std::string_view> names, std::string_view file, std::string_view kind) {
-  std::ranges::sort(names);
-  const auto twice = std::ranges::adjacent_find(names);
+  std::sort(names.begin(), names.end());
+  const auto twice = std::adjacent_find(names.begin(), names.end());
   if (twice != names.end()) throw_error<format_error>(file, ": ", kind, " ", in_quotes(*twice), " appears twice");
 }
 template <class V>
@@ -76,7 +77,9 @@ void check_distinct(const records<V>& items, std::string_view file, std::string_
 
 // Brings the tensors into the order of their data, which they must fill without holes or overlaps.
 inline void check_layout(std::vector<safetensors_entry>& entries, std::uint64_t data_bytes, std::string_view file) {
-  std::ranges::stable_sort(entries, {}, [](const safetensors_entry& e) { return std::pair(e.begin, e.end); });
+  std::sort(entries.begin(), entries.end(), [](const safetensors_entry& a, const safetensors_entry& b) {
+    return std::tie(a.begin, a.end, a.name) < std::tie(b.begin, b.end, b.name);
+  });
   std::uint64_t filled = 0;
   for (const safetensors_entry& e : entries) {
     if (e.begin != filled)
@@ -113,8 +116,9 @@ struct safetensors_plan {
 };
 
 inline std::size_t safetensors_rank(dtype type) {  // in the order of writing
-  const auto known = std::ranges::find(safetensors_types, std::optional(type), &safetensors_type::type);
-  return static_cast<std::size_t>(known - safetensors_types.begin());
+  std::size_t rank = 0;
+  while (safetensors_types[rank].type != type) ++rank;
+  return rank;
 }
 
 inline std::string json_text(std::string_view text) {
@@ -151,8 +155,9 @@ inline safetensors_plan plan_safetensors(const records<array_ref>& items, const 
     check_writable(item.first, item.second);
     plan.items.push_back(&item);
   }
-  std::ranges::sort(plan.items, {}, [](const auto* item) {
-    return std::pair(safetensors_rank(item->second.type), std::string_view(item->first));
+  std::sort(plan.items.begin(), plan.items.end(), [](const auto* a, const auto* b) {
+    const std::size_t rank = safetensors_rank(a->second.type), other = safetensors_rank(b->second.type);
+    return rank != other ? rank < other : a->first < b->first;
   });
   std::string text = "{";
   if (!metadata.empty()) {

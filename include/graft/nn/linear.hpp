@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "graft/nn/embedding.hpp"
 #include "graft/nn/module.hpp"
 #include "graft/ops/linear.hpp"
 
@@ -161,7 +162,7 @@ struct adapted_linear {
   /// With the first `count` adapters only.
   var<T, 2> apply(tape<T>& t, const var<T, 2>& x, std::size_t count, bool with_bias) {
     if (count != 0) return adapters[count - 1].adapter.apply(t, x, linear_map<T>(t, *this, count - 1, with_bias));
-    auto y = weight.trainable() ? linear(t, x, t.leaf(weight)) : linear(t, x, weight.matrix());
+    auto y = linear(t, x, weight);
     if (with_bias && bias) y = add_bias(t, std::move(y), t.leaf(*bias));
     return y;
   }
@@ -180,17 +181,13 @@ struct adapted_linear {
 template <class T>
 class layer_visitor : public detail::tree_walk<layer_visitor<T>> {
  public:
-  using leaf_type = parameter_base<T>;
   explicit layer_visitor(function_ref<void(std::string_view path, adapted_linear<T>&)> f) : f_(f) {}
 
   template <class Member>
-  bool leaf(Member& m) {
-    if constexpr (std::same_as<Member, adapted_linear<T>>) {
-      f_(this->path(), m);
-      return true;
-    }
-    return false;
-  }
+  static constexpr bool takes = std::same_as<Member, adapted_linear<T>>;
+  template <class Member>
+  static constexpr bool ignores = std::derived_from<Member, parameter_base<T>>;
+  void leaf(adapted_linear<T>& layer) { f_(this->path(), layer); }
 
  private:
   function_ref<void(std::string_view, adapted_linear<T>&)> f_;
@@ -199,7 +196,7 @@ class layer_visitor : public detail::tree_walk<layer_visitor<T>> {
 template <module M>
 void visit_layers(M& m, function_ref<void(std::string_view, adapted_linear<typename M::value_type>&)> f) {
   layer_visitor<typename M::value_type> v(f);
-  if (!v.leaf(m)) M::visit(m, v);
+  v("", m);
 }
 
 }  // namespace graft

@@ -45,7 +45,7 @@ class path_stack {
   std::string path_;
 };
 
-/// Walks a tree; Derived::leaf(path, member) says whether it took the member, else the walk goes on inside.
+/// Walks a tree: what Derived takes goes to its leaf(member), inside anything else the walk goes on.
 template <class Derived>
 class tree_walk {
  public:
@@ -60,8 +60,9 @@ class tree_walk {
  private:
   template <class Member>
   void visit(Member& m) {
-    if (static_cast<Derived*>(this)->leaf(m)) return;
-    if constexpr (is_optional<Member>) {
+    if constexpr (Derived::template takes<Member>) {
+      static_cast<Derived*>(this)->leaf(m);
+    } else if constexpr (is_optional<Member>) {
       if (m) visit(*m);
     } else if constexpr (is_vector_or_array<Member>) {
       for (std::size_t i = 0; i < m.size(); ++i) {
@@ -71,7 +72,7 @@ class tree_walk {
       }
     } else if constexpr (visitable<Member, Derived>) {
       Member::visit(m, *static_cast<Derived*>(this));
-    } else if constexpr (!std::is_base_of_v<typename Derived::leaf_type, Member>) {
+    } else if constexpr (!Derived::template ignores<Member>) {
       static_assert(sizeof(Member) == 0, "graft: a visited member is neither a parameter nor a module: give it a static visit()");
     }
   }
@@ -84,17 +85,13 @@ class tree_walk {
 template <class T>
 class parameter_visitor : public detail::tree_walk<parameter_visitor<T>> {
  public:
-  using leaf_type = parameter_base<T>;
   explicit parameter_visitor(function_ref<void(std::string_view path, parameter_base<T>&)> f) : f_(f) {}
 
   template <class Member>
-  bool leaf(Member& m) {
-    if constexpr (std::derived_from<Member, parameter_base<T>>) {
-      f_(this->path(), m);
-      return true;
-    }
-    return false;
-  }
+  static constexpr bool takes = std::derived_from<Member, parameter_base<T>>;
+  template <class Member>
+  static constexpr bool ignores = false;
+  void leaf(parameter_base<T>& p) { f_(this->path(), p); }
 
  private:
   function_ref<void(std::string_view, parameter_base<T>&)> f_;

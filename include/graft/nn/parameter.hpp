@@ -24,17 +24,9 @@ class parameter_base {
     if (trainable_) value_ = o.value_.clone();
   }
   parameter_base(parameter_base&&) noexcept = default;
-  parameter_base& operator=(parameter_base o) noexcept {
-    tag = o.tag;
-    frozen_ = std::move(o.frozen_);
-    value_ = std::move(o.value_);
-    gradient_ = std::move(o.gradient_);
-    slot_ = std::exchange(o.slot_, {});
-    shape_ = o.shape_;
-    rank_ = o.rank_;
-    trainable_ = o.trainable_;
-    return *this;
-  }
+  parameter_base& operator=(parameter_base&&) noexcept = default;
+  parameter_base& operator=(const parameter_base& o) { return *this = parameter_base(o); }
+  ~parameter_base() = default;
 
   bool trainable() const noexcept { return trainable_; }
   dtype type() const noexcept { return trainable_ ? dtype_of<T> : frozen_.type(); }
@@ -78,6 +70,14 @@ class parameter_base {
     trainable_ = true;
   }
 
+  /// Drops the values and makes the parameter trainable, with uninitialised ones.
+  void reset() {
+    freeze();
+    frozen_ = {};
+    value_ = tensor<T, 1>({size()});
+    trainable_ = true;
+  }
+
   /// The frozen values to share; for a trainable parameter a copy of the present ones.
   frozen_array share() const {
     if (!trainable_) return frozen_;
@@ -105,7 +105,6 @@ class parameter_base {
   parameter_base() = default;
   parameter_base(tensor<T, 1> value, std::span<const index_t> shape) : value_(std::move(value)), trainable_(true) { set_shape(shape); }
   explicit parameter_base(std::span<const index_t> shape) { set_shape(shape); }
-  ~parameter_base() = default;
 
   const T* elements() const noexcept {
     return trainable_ ? value_.data() : reinterpret_cast<const T*>(frozen_.bytes().data());

@@ -50,15 +50,15 @@ using decoder = std::variant<byte_level_decoder, byte_fallback_decoder, fuse_dec
 class decoder_chain {
  public:
   /// `steps` must live longer than this.
-  explicit decoder_chain(const std::vector<decoder>& steps) : steps_(steps), states_(steps.size()) {}
+  explicit decoder_chain(const std::vector<decoder>& steps) : steps_(&steps), states_(steps.size()) {}
 
   /// Takes the text of the next token; appends to `out` the text that is certain now.
   void push(std::string_view token, std::string& out) { feed(0, token, true, out); }
 
   /// Appends what was held back, and starts afresh.
   void finish(std::string& out) {
-    for (std::size_t i = 0; i < steps_.size(); ++i) {
-      std::visit([&](const auto& step) { close(step, i, out); }, steps_[i]);
+    for (std::size_t i = 0; i < steps_->size(); ++i) {
+      std::visit([&](const auto& step) { close(step, i, out); }, (*steps_)[i]);
       states_[i] = {};
     }
   }
@@ -75,7 +75,7 @@ class decoder_chain {
 
   /// A token may come in parts, of which the last has `ends`: behind a step that joins tokens, all is one token.
   void feed(std::size_t i, std::string_view part, bool ends, std::string& out) {
-    if (i == steps_.size()) {
+    if (i == steps_->size()) {
       out += part;
       return;
     }
@@ -97,7 +97,7 @@ class decoder_chain {
             ++states_[i].tokens;
           }
         },
-        steps_[i]);
+        (*steps_)[i]);
   }
 
   void take(const byte_level_decoder&, std::size_t i, std::string_view token, std::string& out) {
@@ -220,7 +220,7 @@ class decoder_chain {
     }
   }
 
-  const std::vector<decoder>& steps_;
+  const std::vector<decoder>* steps_;
   std::vector<state> states_;
   match_workspace matches_;
 };

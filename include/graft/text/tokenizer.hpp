@@ -2,6 +2,7 @@
 // From text to token ids and back, as a published model does it. Files are read by io/tokenizer_json.hpp.
 // Read next: text/stream_decoder.hpp.
 #pragma once
+#include <algorithm>
 #include <memory>
 #include <optional>
 #include <span>
@@ -22,9 +23,9 @@
 namespace graft {
 
 struct encode_options {
-  bool special_tokens = true;      ///< add what the model expects around a text: begin token, [CLS], [SEP]
-  index_t max_length = 0;          ///< shorten the text so that all ids, special ones included, are at most this many; 0: never
-  side give_up = side::right;      ///< the end a text loses when it is too long
+  bool special_tokens = true;  ///< add what the model expects around a text: begin token, [CLS], [SEP]
+  index_t max_length = 0;      ///< shorten the text until all ids, special ones included, are at most this many; 0: never
+  side give_up = side::right;  ///< the end a text loses when it is too long
 };
 
 struct decode_options {
@@ -38,45 +39,148 @@ struct special_tokens {
 
 namespace text {
 
-using model = std::variant<bpe, word_piece, word_level>;
+using piece_encoder = std::variant<bpe, word_piece, word_level>;
 
 /// What a tokenizer consists of, in the order text passes through.
 struct tokenizer_parts {
   std::vector<added_token> added{};
   std::vector<normalizer> normalizers{};
   std::vector<pre_tokenizer> pre_tokenizers{};
-  vocabulary words{};
-  text::model model = word_level("");
+  vocabulary words{};  ///< of the model; an added token may be one of them
+  piece_encoder model = word_level("");
   post_processor around{};
   std::vector<decoder> decoders{};
   special_tokens special{};
   index_t truncation = 0;  ///< the length the file asks to shorten to, or 0
 };
 
+namespace detail {
+
+/// The parts and what follows from them. Immutable.
+class tokenizer_data {
+ public:
+  explicit tokenizer_data(tokenizer_parts p);
+
+  const tokenizer_parts parts;
+
+  token_id find(std::string_view token) const noexcept {
+    const token_id id = parts.words.find(token);
+    return id != no_token ? id : extra_.find(token);
+  }
+  bool contains(token_id id) const noexcept { return parts.words.contains(id) || extra_.contains(id); }
+  std::string_view text_of(token_id id) const noexcept { return (parts.words.contains(id) ? parts.words : extra_).text_of(id); }
+  token_id limit() const noexcept { return std::max(parts.words.limit(), extra_.limit()); }
+
+  /// What the decoders are to see of a token, if anything.
+  std::optional<std::string_view> decodable(token_id id, decode_options o) const {
+    if (!contains(id) || (o.skip_special_tokens && is_special_[static_cast<std::size_t>(id)])) return std::nullopt;
+    const auto renamed = std::lower_bound(renamed_.begin(), renamed_.end(), id, [](const auto& r, token_id i) { return r.first < i; });
+    return renamed != renamed_.end() && renamed->first == id ? renamed->second : text_of(id);
+  }
+
+  /// The ids of a text, without special tokens around it.
+  std::vector<token_id> encode(std::string_view any_bytes) const;
+
+ private:
+  struct workspace {
+    match_workspace matches;
+    bpe_workspace merges;
+    text::pieces pieces;
+  };
+  void encode_section(std::string_view section, bool opens_input, std::vector<token_id>& out, workspace& w) const;
+
+  vocabulary extra_;  // added tokens that are not in the model
+  added_token_finder in_text_, in_normalized_text_;
+  std::vector<bool> is_special_;                           // by id
+  std::vector<std::pair<token_id, std::string>> renamed_;  // added tokens that decode to normalized content, by id
+};
+
+inline tokenizer_data::tokenizer_data(tokenizer_parts p) : parts(std::move(p)) {
+  match_workspace matches;
+  for (const added_token& t : parts.added) {
+    const token_id known = find(t.content);
+    if (known == no_token && parts.words.contains(t.id)) {
+      throw_error<format_error>("added token \"", t.content, "\" has id ", t.id, ", which belongs to \"", text_of(t.id), "\"");
+    }
+    if (known == no_token) extra_.add(t.content, t.id);
+    if (known != no_token && known != t.id) {
+      throw_error<format_error>("added token \"", t.content, "\" has id ", t.id, ", and id ", known, " too");
+    }
+    std::string content = t.content;
+    if (t.normalized) normalize(parts.normalizers, content, matches);
+    (t.normalized ? in_normalized_text_ : in_text_).add(t, content);
+    if (content != t.content) renamed_.emplace_back(t.id, std::move(content));
+  }
+  std::sort(renamed_.begin(), renamed_.end());
+  is_special_.resize(static_cast<std::size_t>(limit()));
+  for (const added_token& t : parts.added) is_special_[static_cast<std::size_t>(t.id)] = t.special;
+}
+
+inline std::vector<token_id> tokenizer_data::encode(std::string_view any_bytes) const {
+  std::string replaced;
+  const std::string_view text = to_utf8(any_bytes, replaced);
+  std::vector<token_id> ids;
+  ids.reserve(text.size() / 3);
+  workspace w;
+  const auto found = [&](token_id id) { ids.push_back(id); };
+  in_text_.scan(
+      text,
+      [&](std::size_t begin, std::size_t end) {
+        std::string section(text.substr(begin, end - begin));
+        normalize(parts.normalizers, section, w.matches);
+        in_normalized_text_.scan(
+            section,
+            [&](std::size_t first, std::size_t last) {
+              encode_section(std::string_view(section).substr(first, last - first), begin == 0 && first == 0, ids, w);
+            },
+            found);
+      },
+      found);
+  return ids;
+}
+
+inline void tokenizer_data::encode_section(std::string_view section, bool opens_input, std::vector<token_id>& out,
+                                           workspace& w) const {
+  w.pieces.text = section;
+  w.pieces.items.assign(1, {0, section.size()});
+  w.pieces.first_opens_input = opens_input;
+  pre_tokenize(parts.pre_tokenizers, w.pieces, w.matches);
+  std::visit(
+      [&](const auto& model) {
+        for (std::size_t i = 0; i < w.pieces.items.size(); ++i) {
+          if constexpr (std::is_same_v<decltype(model), const bpe&>) model.encode(parts.words, w.pieces[i], out, w.merges);
+          else model.encode(parts.words, w.pieces[i], out);
+        }
+      },
+      parts.model);
+}
+
+}  // namespace detail
 }  // namespace text
 
 /// Immutable; copies share everything. All functions may be called from several threads at once.
 class tokenizer {
  public:
-  /// Throws format_error when an added token's id belongs to another token.
-  explicit tokenizer(text::tokenizer_parts parts) : data_(std::make_shared<const data>(std::move(parts))) {}
+  /// Throws format_error when an added token shares its id with another token.
+  explicit tokenizer(text::tokenizer_parts parts)
+      : data_(std::make_shared<const text::detail::tokenizer_data>(std::move(parts))) {}
 
-  /// Bytes that are not UTF-8 count as U+FFFD. Text that contains the content of an added token ("<s>") yields its id:
-  /// see docs before encoding text of strangers. Throws option_error when max_length leaves no room for the special tokens,
+  /// Bytes that are not UTF-8 count as U+FFFD. The content of an added token within the text, such as "<s>", becomes that
+  /// token: mind where the text comes from. Throws option_error when max_length leaves no room for the special tokens,
   /// format_error when the text needs an unknown token and the vocabulary has none.
   encoding encode(std::string_view text, encode_options o = {}) const {
-    std::vector<token_id> ids = data_->ids_of(text);
-    const auto& parts = data_->parts.around.single;
-    if (o.max_length != 0) text::keep(ids, room(parts, o), o.give_up);
-    return text::compose(parts, ids, {}, o.special_tokens);
+    std::vector<token_id> ids = data_->encode(text);
+    const auto& around = data_->parts.around.single;
+    if (o.max_length != 0) text::keep(ids, room(around, o), o.give_up);
+    return text::compose(around, ids, {}, o.special_tokens);
   }
 
-  /// Two texts in one. When they are too long, the longer gives way first.
+  /// Two texts as one input. When they are too long, the longer gives way first.
   encoding encode_pair(std::string_view a, std::string_view b, encode_options o = {}) const {
-    std::vector<token_id> first = data_->ids_of(a), second = data_->ids_of(b);
-    const auto& parts = data_->parts.around.pair;
-    if (o.max_length != 0) text::keep_longest_first(first, second, room(parts, o), o.give_up);
-    return text::compose(parts, first, second, o.special_tokens);
+    std::vector<token_id> first = data_->encode(a), second = data_->encode(b);
+    const auto& around = data_->parts.around.pair;
+    if (o.max_length != 0) text::keep_longest_first(first, second, room(around, o), o.give_up);
+    return text::compose(around, first, second, o.special_tokens);
   }
 
   /// Ids the tokenizer does not know decode to nothing: embeddings often have more rows than there are tokens.
@@ -95,18 +199,16 @@ class tokenizer {
     return id == text::no_token ? std::nullopt : std::optional(id);
   }
 
-  /// The token as it stands in the vocabulary, which is not the text it decodes to. Throws option_error on an unknown id.
+  /// The token as the files write it, which is not the text it decodes to. Throws option_error on an unknown id.
   std::string_view token_of(token_id id) const {
-    if (!data_->all.contains(id)) {
-      throw_error<option_error>("token_of: no token has id ", id, "; the largest is ", data_->all.limit() - 1);
-    }
-    return data_->all.text_of(id);
+    if (!data_->contains(id)) throw_error<option_error>("token_of: no token has id ", id, " (the largest is ", data_->limit() - 1, ")");
+    return data_->text_of(id);
   }
 
   /// One more than the largest id: the rows an embedding needs.
-  index_t vocabulary_size() const noexcept { return data_->all.limit(); }
+  index_t vocabulary_size() const noexcept { return data_->limit(); }
 
-  const graft::special_tokens& special() const noexcept { return data_->parts.special; }
+  const special_tokens& special() const noexcept { return data_->parts.special; }
 
   /// The length the file asks to shorten to, or 0. Encoding never does so by itself: pass it as max_length.
   index_t truncation() const noexcept { return data_->parts.truncation; }
@@ -114,28 +216,15 @@ class tokenizer {
  private:
   friend class stream_decoder;
 
-  struct data {
-    text::tokenizer_parts parts;
-    text::vocabulary all;  ///< the model's tokens and the added ones
-    text::added_token_finder in_text, in_normalized_text;
-    std::vector<bool> is_special;                              // by id
-    std::vector<std::pair<token_id, std::string>> normalized;  // added tokens that decode to other text than their content
-
-    explicit data(text::tokenizer_parts p);
-    std::vector<token_id> ids_of(std::string_view text) const;
-    void encode_section(std::string section, bool opens_input, std::vector<token_id>& out, text::match_workspace& matches,
-                        text::bpe_workspace& merges) const;
-    std::optional<std::string_view> decodable(token_id id, decode_options o) const;
-    token_id find(std::string_view token) const noexcept { return all.find(token); }
-  };
-
-  static std::size_t room(std::span<const text::template_part> parts, encode_options o) {
-    const auto special = o.special_tokens ? static_cast<index_t>(text::special_tokens_in(parts)) : 0;
+  static std::size_t room(std::span<const text::template_part> around, const encode_options& o) {
+    const auto special = o.special_tokens ? static_cast<index_t>(text::special_tokens_in(around)) : 0;
     if (o.max_length < special) {
       throw_error<option_error>("encode: max_length is ", o.max_length, ", and the special tokens alone are ", special);
     }
     return static_cast<std::size_t>(o.max_length - special);
   }
 
-  std::shared_ptr<const data> data_;
+  std::shared_ptr<const text::detail::tokenizer_data> data_;
 };
+
+}  // namespace graft

@@ -2,7 +2,6 @@
 // The header of a safetensors file: its element types, and a reader that checks every entry as it comes.
 // Read next: io/safetensors.hpp.
 #pragma once
-#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -82,9 +81,9 @@ class safetensors_header final : public json_events {
     if (place_ == place::metadata) {
       metadata.back().second = std::move(v);
     } else if (place_ == place::tensor && field_ == field::type) {
-      const auto known = std::ranges::find(safetensors_types, std::string_view(v), &safetensors_type::name);
-      if (known == safetensors_types.end()) refuse(concat("unknown dtype ", in_quotes(v)));
-      entries.back().type = &*known;
+      for (const safetensors_type& t : safetensors_types)
+        if (t.name == v) entries.back().type = &t;
+      if (entries.back().type == nullptr) refuse(concat("unknown dtype ", in_quotes(v)));
     } else {
       return unexpected(in_quotes(v));
     }

@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: Apache-2.0
+// The BERT encoder, as in BERT and MiniLM checkpoints, and a classifier on top. Read next: io/load_model.hpp.
+#pragma once
+#include <cmath>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "graft/autograd/checkpoint.hpp"
+#include "graft/nn/batch.hpp"
+#include "graft/nn/linear.hpp"
+#include "graft/nn/norm.hpp"
+#include "graft/ops/attention.hpp"
+#include "graft/ops/elementwise.hpp"
+
+namespace graft {
+
+/// Sizes and switches, named as in the published config.json.
+struct bert_config {
+  index_t vocab_size = 0, hidden_size = 0, intermediate_size = 0;
+  index_t num_hidden_layers = 0, num_attention_heads = 0;
+  index_t max_position_embeddings = 512, type_vocab_size = 2;
+  double layer_norm_eps = 1e-12;
+  std::string hidden_act = "gelu";  // "gelu", "gelu_new" or "relu"
+  bool pooler = true;
+
+  /// Throws option_error when sizes are impossible or do not go together.
+  void validate() const {
+    const auto positive = [](std::string_view name, index_t v, index_t most) {
+      if (v < 1 || v > most) throw_error<option_error>("bert config: ", name, " is ", v, ", expected 1 to ", most);
+    };
+    positive("vocab_size", vocab_size, 1 << 24);
+    positive("hidden_size", hidden_size, 1 << 20);
+    positive("intermediate_size", intermediate_size, 1 << 22);
+    positive("num_hidden_layers", num_hidden_layers, 4096);
+    positive("num_attention_heads", num_attention_heads, 1 << 14);
+    positive("max_position_embeddings", max_position_embeddings, 1 << 28);
+    positive("type_vocab_size", type_vocab_size, 1 << 10);
+    if (hidden_size % num_attention_heads != 0)
+      throw_error<option_error>("bert config: hidden_size ", hidden_size, " is not a multiple of ", num_attention_heads, " attention heads");
+    if (!(layer_norm_eps > 0)) throw_error<option_error>("bert config: layer_norm_eps is ", layer_norm_eps, ", expected more than 0");
+    if (hidden_act != "gelu" && hidden_act != "gelu_new" && hidden_act != "relu")
+      throw_error<option_error>("bert config: hidden_act \"", hidden_act, "\" is not one of gelu, gelu_new, relu");
+  }
+
+  static bert_config minilm_l6() {  // the shape of all-MiniLM-L6-v2
+    bert_config c;
+    c.vocab_size = 30522, c.hidden_size = 384, c.intermediate_size = 1536;
+    c.num_hidden_layers = 6, c.num_attention_heads = 12;
+    return c;
+  }
+};
+
+/// A linear layer, the residual sum and a normalisation: how every BERT block ends. Paths: "dense", "LayerNorm".
+template <class T>
+struct bert_output {
+  using value_type = T;
+  adapted_linear<T> dense;
+  layer_norm_module<T> layer_norm;
+
+  bert_output(index_t in, index_t out, double eps) : dense(in, out, true), layer_norm(out, eps) {}
+  static void visit(auto& self, auto& v) {
+    v("dense", self.dense);
+    v("LayerNorm", self.layer_norm);
+  }
+  var<T, 2> operator()(tape<T>& t, const var<T, 2>& x, const var<T, 2>& residual) {
+    return layer_norm(t, add(t, dense(t, x), residual));
+  }
+};
+
+template <class T>
+struct bert_self_attention {
+  using value_type = T;
+  adapted_linear<T> query, key, value;
+
+  explicit bert_self_attention(index_t size) : query(size, size, true), key(size, size, true), value(size, size, true) {}
+  static void visit(auto& self, auto& v) {
+    v("query", self.query);
+    v("key", self.key);
+    v("value", self.value);
+  }
+};
+
+template <class T>
+struct bert_attention {
+  using value_type = T;
+  bert_self_attention<T> self_attention;
+  bert_output<T> output;
+  index_t heads;
+
+  explicit bert_attention(const bert_config& c)
+      : self_attention(c.hidden_size), output(c.hidden_size, c.hidden_size, c.layer_norm_eps), heads(c.num_attention_heads) {}
+  static void visit(auto& self, auto& v) {
+    v("self", self.self_attention);
+    v("output", self.output);
+  }
+  var<T, 2> operator()(tape<T>& t, const var<T, 2>& x) {
+    const auto scope = t.scope("attention");
+    auto& a = self_attention;
+    const index_t size = x.shape()[1] / heads;
+    const kernel::attention_layout at{heads, heads, size, 1 / std::sqrt(static_cast<double>(size)), false,
+                                      t.batch.sequence_offsets, t.batch.sequence_offsets};
+    const auto q = a.query(t, x), k = a.key(t, x);
+    return output(t, attention(t, at, q, k, a.value(t, x)), x);
+  }
+};
+
+/// Paths: "dense".
+template <class T>
+struct bert_dense {
+  using value_type = T;
+  adapted_linear<T> dense;
+
+  bert_dense(index_t in, index_t out) : dense(in, out, true) {}
+  static void visit(auto& self, auto& v) { v("dense", self.dense); }
+  var<T, 2> operator()(tape<T>& t, const var<T, 2>& x) { return dense(t, x); }
+};
+
+template <class T>
+struct bert_layer {
+  using value_type = T;
+  bert_attention<T> attention;
+  bert_dense<T> intermediate;
+  bert_output<T> output;
+  index_t number;
+  enum class activation { gelu, gelu_tanh, relu } act;
+
+  bert_layer(const bert_config& c, index_t n)
+      : attention(c), intermediate(c.hidden_size, c.intermediate_size), output(c.intermediate_size, c.hidden_size, c.layer_norm_eps), number(n),
+        act(c.hidden_act == "gelu" ? activation::gelu : c.hidden_act == "relu" ? activation::relu : activation::gelu_tanh) {}
+  static void visit(auto& self, auto& v) {
+    v("attention", self.attention);
+    v("intermediate", self.intermediate);
+    v("output", self.output);
+  }
+  var<T, 2> operator()(tape<T>& t, const var<T, 2>& x) {
+    const auto scope = t.scope("layer", number);
+    const auto y = attention(t, x);
+    const auto wide = intermediate(t, y);
+    return output(t, act == activation::gelu ? gelu(t, wide) : act == activation::relu ? relu(t, wide) : gelu_tanh(t, wide), y);
+  }
+};
+
+template <class T>
+struct bert_embeddings {
+  using value_type = T;
+  embedding_module<T> word_embeddings, position_embeddings, token_type_embeddings;
+  layer_norm_module<T> layer_norm;
+
+  explicit bert_embeddings(const bert_config& c)
+      : word_embeddings(c.vocab_size, c.hidden_size), position_embeddings(c.max_position_embeddings, c.hidden_size),
+        token_type_embeddings(c.type_vocab_size, c.hidden_size), layer_norm(c.hidden_size, c.layer_norm_eps) {}
+  static void visit(auto& self, auto& v) {
+    v("word_embeddings", self.word_embeddings);
+    v("position_embeddings", self.position_embeddings);
+    v("token_type_embeddings", self.token_type_embeddings);
+    v("LayerNorm", self.layer_norm);
+  }
+  var<T, 2> operator()(tape<T>& t, const token_batch& batch) {
+    const auto scope = t.scope("embeddings");
+    const auto kept = [&](const std::vector<std::int32_t>& v) { return t.keep(std::span<const std::int32_t>(v)); };
+    const auto words = add(t, word_embeddings(t, kept(batch.ids)), token_type_embeddings(t, kept(batch.types)));
+    return layer_norm(t, add(t, words, position_embeddings(t, kept(batch.positions))));
+  }
+};
+
+template <class T>
+struct bert_encoder {
+  using value_type = T;
+  std::vector<bert_layer<T>> layer;
+
+  explicit bert_encoder(const bert_config& c) {
+    for (index_t i = 0; i < c.num_hidden_layers; ++i) layer.emplace_back(c, i);
+  }
+  static void visit(auto& self, auto& v) { v("layer", self.layer); }
+};
+
+/// How a sequence's rows become one vector: their mean, the first row, or the first row through the pooler's dense layer
+/// and tanh, as published classifiers do it.
+enum class pooling { mean, cls, pooler };
+
+/// A text encoder. Parameter paths equal the names in bare encoder checkpoints; task checkpoints prefix them with "bert.".
+template <class T>
+struct bert {
+  using value_type = T;
+  bert_config config;
+  bert_embeddings<T> embeddings;
+  bert_encoder<T> encoder;
+  std::optional<bert_dense<T>> pooler;
+  bool checkpointing = false;
+
+  explicit bert(const bert_config& c) : config((c.validate(), c)), embeddings(c), encoder(c) {
+    if (c.pooler) pooler.emplace(c.hidden_size, c.hidden_size);
+  }
+  static void visit(auto& self, auto& v) {
+    v("embeddings", self.embeddings);
+    v("encoder", self.encoder);
+    v("pooler", self.pooler);
+  }
+
+  /// The last hidden states: (tokens, hidden_size). Throws shape_error beyond max_position_embeddings or the vocabulary.
+  var<T, 2> hidden(tape<T>& t, const token_batch& batch) {
+    if (batch.tokens() == 0) throw_error<shape_error>("bert: the batch has no tokens");
+    for (const std::int32_t p : batch.positions)
+      if (p >= config.max_position_embeddings)
+        throw_error<shape_error>("bert: a sequence reaches position ", p, ", the model allows ", config.max_position_embeddings, " tokens");
+    t.batch.sequence_offsets = t.keep(std::span<const index_t>(batch.offsets));
+    auto x = embeddings(t, batch);
+    const auto scope = t.scope("encoder");
+    for (auto& layer : encoder.layer) {
+      if (checkpointing) x = checkpoint(t, x, [&layer](tape<T>& inner, const var<T, 2>& in) { return layer(inner, in); });
+      else x = layer(t, x);
+    }
+    return x;
+  }
+
+  /// One vector a sequence: (sequences, hidden_size). Throws state_error when the checkpoint came without a pooler and one
+  /// is asked for.
+  var<T, 2> pooled(tape<T>& t, const token_batch& batch, pooling how) {
+    const auto x = hidden(t, batch);
+    if (how == pooling::mean) return mean_rows(t, x, t.batch.sequence_offsets);
+    std::vector<std::int32_t> first;
+    for (index_t s = 0; s < batch.sequences(); ++s) first.push_back(static_cast<std::int32_t>(batch.offsets[static_cast<std::size_t>(s)]));
+    const auto rows = take_rows(t, x, t.keep(std::span<const std::int32_t>(first)));
+    if (how == pooling::cls) return rows;
+    if (!pooler) throw_error<state_error>("bert: this checkpoint has no pooler; use mean or cls pooling");
+    return tanh(t, (*pooler)(t, rows));
+  }
+};
+
+/// An encoder with a linear head over the pooled vector. Paths: "bert.*", "classifier.weight", "classifier.bias".
+template <class T>
+struct bert_classifier {
+  using value_type = T;
+  graft::bert<T> bert;
+  adapted_linear<T> classifier;
+  pooling pool;
+
+  bert_classifier(const bert_config& c, index_t labels, pooling how) : bert(c), classifier(c.hidden_size, labels, true), pool(how) {}
+  bert_classifier(graft::bert<T> encoder, index_t labels, pooling how)
+      : bert(std::move(encoder)), classifier(bert.config.hidden_size, labels, true), pool(how) {}
+  static void visit(auto& self, auto& v) {
+    v("bert", self.bert);
+    v("classifier", self.classifier);
+  }
+
+  /// (sequences, labels)
+  var<T, 2> logits(tape<T>& t, const token_batch& batch) {
+    const auto x = bert.pooled(t, batch, pool);
+    const auto scope = t.scope("classifier");
+    return classifier(t, x);
+  }
+  /// Mean cross-entropy of batch.labels, here one a sequence.
+  var<T, 0> loss(tape<T>& t, const token_batch& batch) {
+    return cross_entropy(t, logits(t, batch), t.keep(std::span<const std::int32_t>(batch.labels)));
+  }
+};
+
+}  // namespace graft

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+// Putting adapters into a model's slots, folding them in, taking them out. Read next: io/peft_folder.hpp.
+#pragma once
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <vector>
+
+#include "graft/core/random.hpp"
+#include "graft/nn/filter.hpp"
+#include "graft/nn/linear.hpp"
+#include "graft/peft/lora.hpp"
+#include "graft/peft/targets.hpp"
+
+namespace graft {
+
+/// What an adapter's maker is told about a layer.
+struct adapter_site {
+  std::string_view path;
+  index_t in, out;
+  matrix_ref weight;     // the base, as stored
+  random_stream random;  // a function of (seed, path): the same on every machine
+};
+
+struct attach_options {
+  std::string name = "default";  // a segment of the parameters' paths; unique within a layer
+  std::uint64_t seed = 0;        // of the adapters' first values
+};
+
+/// Freezes the whole model, then puts make(site) into the slot of every layer the targets name, outermost. Returns how many.
+/// Throws option_error when no layer matches, when a name of the list matches none, or when the adapter's name is taken;
+/// the error lists what the model has. Nothing is attached then.
+template <module M, class Make>
+  requires std::is_invocable_v<Make&, const adapter_site&>
+index_t attach(M& model, const target_modules& where, Make make, const attach_options& o = {}) {
+  using T = typename M::value_type;
+  std::vector<std::pair<std::string, adapted_linear<T>*>> chosen;
+  std::vector<std::string> all;
+  visit_layers(model, [&](std::string_view path, adapted_linear<T>& layer) {
+    all.emplace_back(path);
+    if (where.matches(path)) chosen.emplace_back(path, &layer);
+  });
+  const auto known = [&] {
+    std::string s;
+    for (const auto& path : all)
+      if (const std::string last = path.substr(path.rfind('.') + 1); s.find(last) == std::string::npos) s += (s.empty() ? "" : ", ") + last;
+    return s;
+  };
+  if (where.how() == target_modules::kind::names)
+    for (const std::string& name : where.text())
+      if (std::ranges::none_of(all, [&](const std::string& path) { return target_modules::names_path(name, path); }))
+        throw_error<option_error>("attach: target module \"", name, "\" names no layer; the model has ", known());
+  if (chosen.empty()) throw_error<option_error>("attach: the target modules name no layer; the model has ", known());
+  for (const auto& [path, layer] : chosen)
+    for (const auto& a : layer->adapters)
+      if (a.name == o.name) throw_error<option_error>("attach: ", path, " already has an adapter named \"", o.name, "\"");
+
+  std::vector<any_adapter<T>> made;
+  for (const auto& [path, layer] : chosen)
+    made.emplace_back(make(adapter_site{path, layer->inputs(), layer->outputs(), layer->weight.matrix(), random_stream(o.seed).substream(path)}));
+  freeze(model, except(either(tagged("adapter"), either(tagged("shared"), tagged("local")))));
+  for (std::size_t i = 0; i < chosen.size(); ++i) chosen[i].second->adapters.push_back({o.name, std::move(made[i])});
+  return static_cast<index_t>(chosen.size());
+}
+
+/// LoRA on the named layers.
+template <module M>
+index_t attach(M& model, const target_modules& where, const lora_options& lora_o, const attach_options& o = {}) {
+  using T = typename M::value_type;
+  lora_o.validate();
+  return attach(model, where, [&](const adapter_site& s) { return lora<T>(s.in, s.out, lora_o, s.random); }, o);
+}
+
+/// Removes the adapters of this name; returns how many.
+template <module M>
+index_t detach(M& model, std::string_view name = "default") {
+  index_t removed = 0;
+  visit_layers(model, [&](std::string_view, adapted_linear<typename M::value_type>& layer) {
+    removed += static_cast<index_t>(std::erase_if(layer.adapters, [&](const auto& a) { return a.name == name; }));
+  });
+  return removed;
+}
+
+/// Replaces every adapted layer's weight by a new dense one with its adapters folded in, and empties the slots. Returns how
+/// many layers changed. Memory: a dense copy of each. The old weights, which others may share, stay as they are.
+template <module M>
+index_t merge_adapters(M& model) {
+  using T = typename M::value_type;
+  index_t merged = 0;
+  visit_layers(model, [&](std::string_view, adapted_linear<T>& layer) {
+    if (layer.adapters.empty()) return;
+    auto m = layer.merged();
+    layer.weight = parameter<T, 2>(std::move(m.weight));
+    layer.weight.freeze();
+    if (m.bias) {
+      layer.bias = parameter<T, 1>(std::move(*m.bias));
+      layer.bias->freeze();
+    }
+    layer.adapters.clear();
+    ++merged;
+  });
+  return merged;
+}
+
+}  // namespace graft

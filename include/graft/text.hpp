@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: Apache-2.0
+// Tokenizers: everything under text/, and the reader of tokenizer.json. Needs PCRE2, utf8proc and nlohmann_json: link
+// graft::text. Read next: text/tokenizer.hpp.
+#pragma once
+#include "graft/io/tokenizer_json.hpp"
+#include "graft/text/stream_decoder.hpp"
+#include "graft/text/tokenizer.hpp"
