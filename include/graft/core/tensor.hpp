@@ -17,6 +17,9 @@
 
 namespace graft {
 
+template <class T, std::size_t Rank>
+class tensor;
+
 /// A strided window onto elements somebody else owns. Trivially copyable; T may be const; never owns.
 /// Reshaping views (slice, select, transpose, permute, reshape) cost nothing and share the elements.
 template <class T, std::size_t Rank>
@@ -66,6 +69,9 @@ struct tensor_view {
     }
     return data[offset];
   }
+
+  /// A contiguous copy, which owns its elements.
+  tensor<value_type, Rank> clone() const { return tensor<value_type, Rank>::copy_of(*this); }
 
   /// The elements as one span. Throws shape_error unless they are contiguous.
   std::span<T> span() const {
@@ -290,6 +296,9 @@ class tensor {
   auto reshape(I... s) & { return view().reshape(s...); }
   template <class... I>
   auto reshape(I... s) const& { return view().reshape(s...); }
+  /// Of a temporary: takes the elements over, without a copy.
+  template <class... I>
+  tensor<T, sizeof...(I)> reshape(I... s) && { return std::move(*this).into_shape(extents<sizeof...(I)>{static_cast<index_t>(s)...}); }
 
  private:
   template <class, std::size_t>

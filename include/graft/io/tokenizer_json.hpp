@@ -4,185 +4,45 @@
 #include <algorithm>
 #include <array>
 #include <filesystem>
-#include <fstream>
-#include <initializer_list>
 #include <limits>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <string_view>
-#include <unordered_set>
+#include <system_error>
 #include <utility>
 #include <vector>
 
-#include "graft/text/stream_decoder.hpp"
+#include "graft/io/detail/tokenizer_file.hpp"
 #include "graft/text/tokenizer.hpp"
 
 namespace graft {
 
 /// Loads a tokenizer from a model's folder (tokenizer.json; for the special tokens also tokenizer_config.json and
-/// special_tokens_map.json, where they are) or from a tokenizer.json alone. Every component must be one that gives the ids
-/// the Python library `tokenizers` gives; any other is refused by name. Throws io_error when the file cannot be read,
-/// format_error, with the place in the file, for what is malformed or unknown.
+/// special_tokens_map.json, where they are) or from a tokenizer.json alone. Every component must be one that gives the
+/// ids the Python library `tokenizers` gives; any other is refused by name. Throws io_error when the file cannot be
+/// read, format_error, with the place in the file, for what is malformed or unknown.
 tokenizer load_tokenizer(const std::filesystem::path& folder_or_file);
 
 namespace detail {
 
-inline constexpr std::uintmax_t max_tokenizer_bytes = std::uintmax_t{256} << 20;
-inline constexpr int max_tokenizer_depth = 32;
-
-/// A value in a JSON file and where it stands; every complaint names both.
-class tokenizer_json {
- public:
-  tokenizer_json(const std::string& file, const nlohmann::json& value, std::string path = "")
-      : file_(&file), value_(&value), path_(std::move(path)) {}
-
-  const nlohmann::json& value() const { return *value_; }
-
-  [[noreturn]] void fail(std::string_view what) const {
-    throw_error<format_error>("tokenizer file \"", *file_, "\", ", path_.empty() ? "/" : path_, ": ", what);
-  }
-  [[noreturn]] void fail_expecting(std::string_view expected) const {
-    fail(concat("expected ", expected, ", got ", description()));
-  }
-  /// Runs f and tells where it failed.
-  template <class F>
-  auto located(F f) const {
-    try {
-      return f();
-    } catch (const format_error& e) {
-      fail(e.what());
-    }
-  }
-
-  /// A member that is there and not null.
-  std::optional<tokenizer_json> find(const char* key) const {
-    if (!value_->is_object()) fail_expecting("an object");
-    const auto member = value_->find(key);
-    if (member == value_->end() || member->is_null()) return std::nullopt;
-    return tokenizer_json(*file_, *member, concat(path_, "/", key));
-  }
-  tokenizer_json operator[](const char* key) const {
-    if (auto member = find(key)) return *std::move(member);
-    fail(concat("expected a member \"", key, "\""));
-  }
-  tokenizer_json operator[](std::size_t i) const { return {*file_, (*value_)[i], concat(path_, "/", i)}; }
-
-  /// Refuses members with other names, unless they say nothing: an option we do not know may change ids.
-  void has_only(std::initializer_list<std::string_view> keys) const {
-    if (!value_->is_object()) fail_expecting("an object");
-    for (const auto& [key, member] : value_->items()) {
-      const bool says_nothing = member.is_null() || member == false || (member.is_structured() && member.empty());
-      if (!says_nothing && std::find(keys.begin(), keys.end(), key) == keys.end()) {
-        tokenizer_json(*file_, member, concat(path_, "/", key)).fail("this option is not known");
-      }
-    }
-  }
-
-  std::size_t array_size() const {
-    if (!value_->is_array()) fail_expecting("an array");
-    return value_->size();
-  }
-  const std::string& string() const {
-    if (!value_->is_string()) fail_expecting("a string");
-    return value_->get_ref<const std::string&>();
-  }
-  bool boolean() const {
-    if (!value_->is_boolean()) fail_expecting("true or false");
-    return value_->get<bool>();
-  }
-  index_t integer(index_t most) const {
-    if (!value_->is_number_unsigned() || value_->get<std::uint64_t>() > static_cast<std::uint64_t>(most)) {
-      fail_expecting(concat("an integer from 0 to ", most));
-    }
-    return value_->get<index_t>();
-  }
-  token_id id() const { return static_cast<token_id>(integer(text::max_token_id)); }
-
-  std::string string_or(const char* key, std::string otherwise) const {
-    const auto member = find(key);
-    return member ? member->string() : otherwise;
-  }
-  bool boolean_or(const char* key, bool otherwise) const {
-    const auto member = find(key);
-    return member ? member->boolean() : otherwise;
-  }
-
- private:
-  std::string description() const {
-    if (value_->is_array()) return concat("an array of ", value_->size());
-    if (value_->is_object()) return "an object";
-    std::string s = value_->dump();
-    if (s.size() > 80) s = s.substr(0, 80) + "...";
-    return s;
-  }
-
-  const std::string* file_;
-  const nlohmann::json* value_;
-  std::string path_;
-};
-
-/// Refuses what is too deep and what says the same thing twice while a file is parsed.
-class strict_json {
- public:
-  bool operator()(int, nlohmann::json::parse_event_t event, const nlohmann::json& parsed) {
-    using enum nlohmann::json::parse_event_t;
-    if (event == object_start || event == array_start) {
-      if (names_.size() == max_tokenizer_depth) throw_error<format_error>("nested more than ", max_tokenizer_depth, " deep");
-      names_.emplace_back();
-    } else if (event == object_end || event == array_end) {
-      names_.pop_back();
-    } else if (event == key && !names_.back().insert(parsed.get_ref<const std::string&>()).second) {
-      throw_error<format_error>("the name ", parsed.dump(), " stands twice in one object");
-    }
-    return true;
-  }
-
- private:
-  std::vector<std::unordered_set<std::string>> names_;
-};
-
-inline nlohmann::json read_tokenizer_file(const std::filesystem::path& file) {
-  std::error_code failure;
-  const std::uintmax_t size = std::filesystem::file_size(file, failure);
-  std::ifstream in(file, std::ios::binary);
-  if (failure || !in) throw_error<io_error>("tokenizer file \"", file.string(), "\": cannot be read");
-  if (size > max_tokenizer_bytes) {
-    throw_error<format_error>("tokenizer file \"", file.string(), "\": has ", size, " bytes, expected at most ", max_tokenizer_bytes);
-  }
-  std::string bytes(static_cast<std::size_t>(size), '\0');
-  in.read(bytes.data(), static_cast<std::streamsize>(size));
-  if (in.gcount() != static_cast<std::streamsize>(size)) {
-    throw_error<io_error>("tokenizer file \"", file.string(), "\": ends after ", in.gcount(), " of ", size, " bytes");
-  }
-  try {
-    strict_json strict;
-    return nlohmann::json::parse(bytes, [&](int depth, auto event, auto& parsed) { return strict(depth, event, parsed); });
-  } catch (const format_error& e) {
-    throw_error<format_error>("tokenizer file \"", file.string(), "\": ", e.what());
-  } catch (const nlohmann::json::exception& e) {
-    throw_error<format_error>("tokenizer file \"", file.string(), "\": ", e.what());
-  }
-}
-
 /// {"String": s} or {"Regex": r}.
 inline text::pattern read_pattern(const tokenizer_json& at) {
   at.has_only({"String", "Regex"});
-  const auto literal = at.find("String"), regex = at.find("Regex");
-  if (literal.has_value() == regex.has_value()) at.fail("expected either \"String\" or \"Regex\"");
-  if (literal) return literal->located([&] { return text::pattern::literal(literal->string()); });
-  return regex->located([&] { return text::pattern::regex(regex->string()); });
+  const tokenizer_json literal = at.find("String"), regex = at.find("Regex");
+  if (bool(literal) == bool(regex)) at.fail("expected either \"String\" or \"Regex\"");
+  if (literal) return literal.located([&] { return text::pattern::literal(literal.string()); });
+  return regex.located([&] { return text::pattern::regex(regex.string()); });
 }
 
 /// One character, as a string.
 inline std::string read_character(const tokenizer_json& at) {
-  if (text::count_characters(at.string()) != 1) at.fail_expecting("one character");
+  if (text::count_characters(at.text()) != 1) at.fail_expecting("one character");
   return at.string();
 }
 
 inline text::split_behavior read_behavior(const tokenizer_json& at) {
   using enum text::split_behavior;
-  const std::string& name = at.string();
+  const std::string_view name = at.text();
   if (name == "Removed") return removed;
   if (name == "Isolated") return isolated;
   if (name == "MergedWithPrevious") return merged_with_previous;
@@ -209,124 +69,123 @@ inline text::metaspace read_metaspace(const tokenizer_json& at) {
   return m;
 }
 
-inline void read_normalizers(const tokenizer_json& at, std::vector<text::normalizer>& out) {
-  const tokenizer_json type = at["type"];
-  const std::string& name = type.string();
-  if (name == "Sequence") {
-    at.has_only({"type", "normalizers"});
-    const tokenizer_json list = at["normalizers"];
-    for (std::size_t i = 0; i < list.array_size(); ++i) read_normalizers(list[i], out);
-  } else if (name == "Prepend") {
-    at.has_only({"type", "prepend"});
-    out.emplace_back(text::prepend{at["prepend"].string()});
-  } else if (name == "Replace") {
-    out.emplace_back(read_replace(at));
-  } else if (name == "Strip") {
-    at.has_only({"type", "strip_left", "strip_right"});
-    out.emplace_back(text::strip_spaces{at["strip_left"].boolean(), at["strip_right"].boolean()});
-  } else if (name == "BertNormalizer") {
-    at.has_only({"type", "clean_text", "handle_chinese_chars", "strip_accents", "lowercase"});
-    const bool lower = at["lowercase"].boolean();
-    out.emplace_back(text::bert_normalizer{at["clean_text"].boolean(), at["handle_chinese_chars"].boolean(),
-                                           at.boolean_or("strip_accents", lower), lower});
-  } else {
-    at.has_only({"type"});
-    if (name == "NFC") out.emplace_back(text::normal_form::nfc);
-    else if (name == "NFD") out.emplace_back(text::normal_form::nfd);
-    else if (name == "NFKC") out.emplace_back(text::normal_form::nfkc);
-    else if (name == "NFKD") out.emplace_back(text::normal_form::nfkd);
-    else if (name == "Lowercase") out.emplace_back(text::lowercase{});
-    else if (name == "StripAccents") out.emplace_back(text::strip_accents{});
-    else type.fail_expecting("a normalizer we know");
-  }
+/// A component, or the components of a Sequence within a Sequence, by `read_one`. `list` is what a Sequence calls its
+/// list.
+template <class Step>
+void read_steps(const tokenizer_json& at, std::string_view list, Step (*read_one)(const tokenizer_json&),
+                std::vector<Step>& out) {
+  if (out.size() == 64) at.fail("more than 64 components in a row");
+  if (at["type"].text() != "Sequence") return out.push_back(read_one(at));
+  at.has_only({"type", list});
+  for (tokenizer_json step = at[list].first_item(); step; step = step.next()) read_steps(step, list, read_one, out);
 }
 
-inline void read_pre_tokenizers(const tokenizer_json& at, std::vector<text::pre_tokenizer>& out) {
-  const tokenizer_json type = at["type"];
-  const std::string& name = type.string();
-  if (name == "Sequence") {
-    at.has_only({"type", "pretokenizers"});
-    const tokenizer_json list = at["pretokenizers"];
-    for (std::size_t i = 0; i < list.array_size(); ++i) read_pre_tokenizers(list[i], out);
-  } else if (name == "Split") {
+inline text::normalizer read_normalizer(const tokenizer_json& at) {
+  const std::string_view type = at["type"].text();
+  if (type == "Replace") return read_replace(at);
+  if (type == "Prepend") {
+    at.has_only({"type", "prepend"});
+    return text::prepend{at["prepend"].string()};
+  }
+  if (type == "Strip") {
+    at.has_only({"type", "strip_left", "strip_right"});
+    return text::strip_spaces{at["strip_left"].boolean(), at["strip_right"].boolean()};
+  }
+  if (type == "BertNormalizer") {
+    at.has_only({"type", "clean_text", "handle_chinese_chars", "strip_accents", "lowercase"});
+    const bool lower = at["lowercase"].boolean();
+    return text::bert_normalizer{at["clean_text"].boolean(), at["handle_chinese_chars"].boolean(),
+                                 at.boolean_or("strip_accents", lower), lower};
+  }
+  at.has_only({"type"});
+  if (type == "NFC") return text::normal_form::nfc;
+  if (type == "NFD") return text::normal_form::nfd;
+  if (type == "NFKC") return text::normal_form::nfkc;
+  if (type == "NFKD") return text::normal_form::nfkd;
+  if (type == "Lowercase") return text::lowercase{};
+  if (type == "StripAccents") return text::strip_accents{};
+  at["type"].fail_expecting("a normalizer we know");
+}
+
+inline text::pre_tokenizer read_pre_tokenizer(const tokenizer_json& at) {
+  const std::string_view type = at["type"].text();
+  if (type == "Metaspace") return read_metaspace(at);
+  if (type == "Split") {
     at.has_only({"type", "pattern", "behavior", "invert"});
-    out.emplace_back(text::split{read_pattern(at["pattern"]), read_behavior(at["behavior"]), at["invert"].boolean()});
-  } else if (name == "ByteLevel") {
+    return text::split{read_pattern(at["pattern"]), read_behavior(at["behavior"]), at["invert"].boolean()};
+  }
+  if (type == "ByteLevel") {
     at.has_only({"type", "add_prefix_space", "trim_offsets", "use_regex"});
     text::byte_level t{at["add_prefix_space"].boolean(), std::nullopt};
     if (at.boolean_or("use_regex", true)) t.words = text::pattern::regex(text::gpt2_words);
-    out.emplace_back(std::move(t));
-  } else if (name == "Digits") {
-    at.has_only({"type", "individual_digits"});
-    out.emplace_back(text::digits{at["individual_digits"].boolean()});
-  } else if (name == "Punctuation") {
-    at.has_only({"type", "behavior"});
-    const auto behavior = at.find("behavior");
-    out.emplace_back(text::punctuation{behavior ? read_behavior(*behavior) : text::split_behavior::isolated});
-  } else if (name == "Metaspace") {
-    out.emplace_back(read_metaspace(at));
-  } else {
-    at.has_only({"type"});
-    if (name == "Whitespace") out.emplace_back(text::words_and_symbols{});
-    else if (name == "WhitespaceSplit") out.emplace_back(text::white_space_split{});
-    else if (name == "BertPreTokenizer") out.emplace_back(text::bert_words{});
-    else type.fail_expecting("a pre-tokenizer we know");
+    return t;
   }
+  if (type == "Digits") {
+    at.has_only({"type", "individual_digits"});
+    return text::digits{at["individual_digits"].boolean()};
+  }
+  if (type == "Punctuation") {
+    at.has_only({"type", "behavior"});
+    const tokenizer_json behavior = at.find("behavior");
+    return text::punctuation{behavior ? read_behavior(behavior) : text::split_behavior::isolated};
+  }
+  at.has_only({"type"});
+  if (type == "Whitespace") return text::words_and_symbols{};
+  if (type == "WhitespaceSplit") return text::white_space_split{};
+  if (type == "BertPreTokenizer") return text::bert_words{};
+  at["type"].fail_expecting("a pre-tokenizer we know");
 }
 
-inline void read_decoders(const tokenizer_json& at, std::vector<text::decoder>& out) {
-  const tokenizer_json type = at["type"];
-  const std::string& name = type.string();
-  if (name == "Sequence") {
-    at.has_only({"type", "decoders"});
-    const tokenizer_json list = at["decoders"];
-    for (std::size_t i = 0; i < list.array_size(); ++i) read_decoders(list[i], out);
-  } else if (name == "ByteLevel") {
+inline text::decoder read_decoder(const tokenizer_json& at) {
+  const std::string_view type = at["type"].text();
+  if (type == "Replace") return read_replace(at);
+  if (type == "ByteLevel") {
     at.has_only({"type", "add_prefix_space", "trim_offsets", "use_regex"});
-    out.emplace_back(text::byte_level_decoder{});
-  } else if (name == "Replace") {
-    out.emplace_back(read_replace(at));
-  } else if (name == "Strip") {
+    return text::byte_level_decoder{};
+  }
+  if (type == "Strip") {
     at.has_only({"type", "content", "start", "stop"});
     const auto count = [&](const char* key) { return static_cast<std::size_t>(at[key].integer(1 << 20)); };
-    out.emplace_back(text::strip_decoder{read_character(at["content"]), count("start"), count("stop")});
-  } else if (name == "WordPiece") {
-    at.has_only({"type", "prefix", "cleanup"});
-    out.emplace_back(text::word_piece_decoder{at["prefix"].string(), at["cleanup"].boolean()});
-  } else if (name == "Metaspace") {
-    const text::metaspace m = read_metaspace(at);
-    out.emplace_back(text::metaspace_decoder{m.replacement, m.scheme != text::prepend_scheme::never});
-  } else if (name == "BPEDecoder") {
-    at.has_only({"type", "suffix"});
-    out.emplace_back(text::bpe_decoder{at["suffix"].string()});
-  } else {
-    at.has_only({"type"});
-    if (name == "ByteFallback") out.emplace_back(text::byte_fallback_decoder{});
-    else if (name == "Fuse") out.emplace_back(text::fuse_decoder{});
-    else type.fail_expecting("a decoder we know");
+    return text::strip_decoder{read_character(at["content"]), count("start"), count("stop")};
   }
+  if (type == "WordPiece") {
+    at.has_only({"type", "prefix", "cleanup"});
+    return text::word_piece_decoder{at["prefix"].string(), at["cleanup"].boolean()};
+  }
+  if (type == "Metaspace") {
+    const text::metaspace m = read_metaspace(at);
+    return text::metaspace_decoder{m.replacement, m.scheme != text::prepend_scheme::never};
+  }
+  if (type == "BPEDecoder") {
+    at.has_only({"type", "suffix"});
+    return text::bpe_decoder{at["suffix"].string()};
+  }
+  at.has_only({"type"});
+  if (type == "ByteFallback") return text::byte_fallback_decoder{};
+  if (type == "Fuse") return text::fuse_decoder{};
+  at["type"].fail_expecting("a decoder we know");
 }
 
 /// One list of a TemplateProcessing, whose special tokens are in `tokens`.
-inline std::vector<text::template_part> read_template(const tokenizer_json& at, const tokenizer_json& tokens, bool pair) {
+inline std::vector<text::template_part> read_template(const tokenizer_json& at, const tokenizer_json& tokens,
+                                                      bool pair) {
   std::vector<text::template_part> parts;
-  for (std::size_t i = 0; i < at.array_size(); ++i) {
-    at[i].has_only({"Sequence", "SpecialToken"});
-    const auto sequence = at[i].find("Sequence"), token = at[i].find("SpecialToken");
-    if (sequence.has_value() == token.has_value()) at[i].fail("expected either \"Sequence\" or \"SpecialToken\"");
-    const tokenizer_json part = sequence ? *sequence : *token;
+  for (tokenizer_json item = at.first_item(); item; item = item.next()) {
+    item.has_only({"Sequence", "SpecialToken"});
+    const tokenizer_json sequence = item.find("Sequence"), token = item.find("SpecialToken");
+    if (bool(sequence) == bool(token)) item.fail("expected either \"Sequence\" or \"SpecialToken\"");
+    const tokenizer_json part = sequence ? sequence : token;
     part.has_only({"id", "type_id"});
-    const std::string& id = part["id"].string();
+    const tokenizer_json name = part["id"];
     text::template_part p{text::template_part::special, part["type_id"].id()};
     if (token) {
-      const auto entry = tokens.find(id.c_str());
-      if (!entry) part["id"].fail_expecting("a name from \"special_tokens\"");
-      const tokenizer_json ids = (*entry)["ids"];
-      for (std::size_t k = 0; k < ids.array_size(); ++k) p.ids.push_back(ids[k].id());
-    } else if (id == "A" || (id == "B" && pair)) {
-      p.source = id == "A" ? text::template_part::first : text::template_part::second;
+      const tokenizer_json entry = tokens.find(name.text());
+      if (!entry) name.fail_expecting("a name from \"special_tokens\"");
+      for (tokenizer_json id = entry["ids"].first_item(); id; id = id.next()) p.ids.push_back(id.id());
+    } else if (name.text() == "A" || (name.text() == "B" && pair)) {
+      p.source = name.text() == "A" ? text::template_part::first : text::template_part::second;
     } else {
-      part["id"].fail_expecting(pair ? "\"A\" or \"B\"" : "\"A\"");
+      name.fail_expecting(pair ? "\"A\" or \"B\"" : "\"A\"");
     }
     parts.push_back(std::move(p));
   }
@@ -335,22 +194,22 @@ inline std::vector<text::template_part> read_template(const tokenizer_json& at, 
 
 /// [text, id], as BertProcessing and RobertaProcessing name their tokens.
 inline text::template_part read_named_token(const tokenizer_json& at, token_id type_id) {
-  if (at.array_size() != 2) at.fail_expecting("a token and its id");
-  at[0].string();
-  return {text::template_part::special, type_id, {at[1].id()}};
+  const tokenizer_json token = at.first_item();
+  if (at.size() != 2) at.fail_expecting("a token and its id");
+  token.text();
+  return {text::template_part::special, type_id, {token.next().id()}};
 }
 
 /// What a post-processor adds; nothing when it adds nothing.
 inline std::optional<text::post_processor> read_post_processor(const tokenizer_json& at) {
   using enum text::template_part::source_type;
-  const std::string& name = at["type"].string();
+  const std::string_view name = at["type"].text();
   if (name == "Sequence") {
     at.has_only({"type", "processors"});
-    const tokenizer_json list = at["processors"];
     std::optional<text::post_processor> only;
-    for (std::size_t i = 0; i < list.array_size(); ++i) {
-      auto next = read_post_processor(list[i]);
-      if (next && only) list[i].fail("a second post-processor that adds tokens is not known");
+    for (tokenizer_json step = at["processors"].first_item(); step; step = step.next()) {
+      auto next = read_post_processor(step);
+      if (next && only) step.fail("a second post-processor that adds tokens is not known");
       if (next) only = std::move(next);
     }
     return only;
@@ -379,43 +238,38 @@ inline std::optional<text::post_processor> read_post_processor(const tokenizer_j
 }
 
 inline void read_vocabulary(const tokenizer_json& at, text::vocabulary& words) {
-  if (!at.value().is_object()) at.fail_expecting("an object from tokens to ids");
-  for (const auto& [token, id] : at.value().items()) {
-    if (!id.is_number_unsigned() || id.get<std::uint64_t>() > static_cast<std::uint64_t>(text::max_token_id)) {
-      at[token.c_str()].id();  // fails, with the place
-    }
-    at.located([&, &token = token, &id = id] { words.add(token, id.get<token_id>()); });
+  for (tokenizer_json token = at.first_member(); token; token = token.next()) {
+    token.located([&, id = token.id()] { words.add(token.name(), id); });
   }
 }
 
-/// Merges as "left right" or as ["left", "right"]; `prefix` is what the result drops from the right side.
-inline std::vector<text::merge> read_merges(const tokenizer_json& at, const text::vocabulary& words, std::size_t prefix) {
+/// The two tokens of a merge: "left right" or ["left", "right"].
+inline std::pair<std::string_view, std::string_view> read_sides(const tokenizer_json& at) {
+  if (at.is(tokenizer_file::kind::array)) {
+    if (at.size() != 2) at.fail_expecting("two tokens");
+    return {at.first().text(), at.first().next().text()};
+  }
+  const std::string_view line = at.text();
+  const std::size_t space = line.find(' ');
+  if (space == line.npos || line.find(' ', space + 1) != line.npos)
+    at.fail_expecting("two tokens with a space between them");
+  return {line.substr(0, space), line.substr(space + 1)};
+}
+
+/// `prefix` is the length of what the result of a merge drops from the right side.
+inline std::vector<text::merge> read_merges(const tokenizer_json& at, const text::vocabulary& words,
+                                            std::size_t prefix) {
   std::vector<text::merge> merges;
-  merges.reserve(at.array_size());
+  merges.reserve(at.size());
   std::string joined;
-  for (std::size_t i = 0; i < at.array_size(); ++i) {
-    const nlohmann::json& m = at.value()[i];
-    std::string_view left, right;
-    if (m.is_string()) {
-      const std::string_view line = m.get_ref<const std::string&>();
-      if (line.starts_with("#version")) continue;
-      const std::size_t space = line.find(' ');
-      if (space == std::string_view::npos || line.find(' ', space + 1) != std::string_view::npos) {
-        at[i].fail_expecting("two tokens with a space between them");
-      }
-      left = line.substr(0, space);
-      right = line.substr(space + 1);
-    } else if (m.is_array() && m.size() == 2 && m[0].is_string() && m[1].is_string()) {
-      left = m[0].get_ref<const std::string&>();
-      right = m[1].get_ref<const std::string&>();
-    } else {
-      at[i].fail_expecting("two tokens");
-    }
-    if (right.size() < prefix) at[i].fail(concat("\"", right, "\" is shorter than the continuing prefix"));
+  for (tokenizer_json m = at.first_item(); m; m = m.next()) {
+    if (m.is(tokenizer_file::kind::string) && m.text().starts_with("#version")) continue;
+    const auto [left, right] = read_sides(m);
+    if (right.size() < prefix) m.fail(concat("\"", right, "\" is shorter than the continuing prefix"));
     joined.assign(left).append(right.substr(prefix));
     const auto id_of = [&](std::string_view token) {
       const token_id id = words.find(token);
-      if (id == text::no_token) at[i].fail(concat("the vocabulary lacks \"", token, "\""));
+      if (id == text::no_token) m.fail(concat("the vocabulary lacks \"", token, "\""));
       return id;
     };
     merges.push_back({id_of(left), id_of(right), id_of(joined)});
@@ -423,24 +277,32 @@ inline std::vector<text::merge> read_merges(const tokenizer_json& at, const text
   return merges;
 }
 
+/// What is written before or behind a part of a word, or nothing.
+inline std::string read_affix(const tokenizer_json& at, std::string_view name) {
+  std::string affix = at.string_or(name, "");
+  if (affix.size() > 64) at[name].fail_expecting("at most 64 bytes");
+  return affix;
+}
+
 inline void read_model(const tokenizer_json& at, text::tokenizer_parts& parts) {
-  std::string type = at.find("merges") ? "BPE" : at.find("max_input_chars_per_word") ? "WordPiece" : "WordLevel";
-  type = at.string_or("type", type);  // older files do not name it
+  const char* guess = at.find("merges") ? "BPE" : at.find("max_input_chars_per_word") ? "WordPiece" : "WordLevel";
+  const std::string type = at.string_or("type", guess);  // older files do not name it
   text::vocabulary& words = parts.words;
   if (type == "BPE") {
-    at.has_only({"type", "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk", "byte_fallback",
-                 "ignore_merges", "vocab", "merges"});
-    if (const auto dropout = at.find("dropout"); dropout && dropout->value() != 0) dropout->fail_expecting("null or 0");
-    const text::bpe_options o{at.string_or("unk_token", ""),         at.string_or("continuing_subword_prefix", ""),
-                              at.string_or("end_of_word_suffix", ""), at.boolean_or("fuse_unk", false),
-                              at.boolean_or("byte_fallback", false),  at.boolean_or("ignore_merges", false)};
+    at.has_only({"type", "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk",
+                 "byte_fallback", "ignore_merges", "vocab", "merges"});
+    if (const auto dropout = at.find("dropout"); dropout && !dropout.is_zero()) dropout.fail_expecting("null or 0");
+    const text::bpe_options o{at.string_or("unk_token", ""),         read_affix(at, "continuing_subword_prefix"),
+                              read_affix(at, "end_of_word_suffix"),  at.boolean_or("fuse_unk", false),
+                              at.boolean_or("byte_fallback", false), at.boolean_or("ignore_merges", false)};
     read_vocabulary(at["vocab"], words);
     parts.model = text::bpe(words, read_merges(at["merges"], words, o.prefix.size()), o);
   } else if (type == "WordPiece") {
     at.has_only({"type", "unk_token", "continuing_subword_prefix", "max_input_chars_per_word", "vocab"});
     read_vocabulary(at["vocab"], words);
-    const index_t most = at["max_input_chars_per_word"].integer(1 << 20);
-    parts.model = text::word_piece(words, {at["unk_token"].string(), at["continuing_subword_prefix"].string(), static_cast<std::size_t>(most)});
+    const auto most = static_cast<std::size_t>(at["max_input_chars_per_word"].integer(1024));
+    parts.model =
+        text::word_piece(words, {at["unk_token"].string(), read_affix(at, "continuing_subword_prefix"), most});
   } else if (type == "WordLevel") {
     at.has_only({"type", "unk_token", "vocab"});
     read_vocabulary(at["vocab"], words);
@@ -451,33 +313,36 @@ inline void read_model(const tokenizer_json& at, text::tokenizer_parts& parts) {
 }
 
 inline void read_added_tokens(const tokenizer_json& at, std::vector<text::added_token>& out) {
-  for (std::size_t i = 0; i < at.array_size(); ++i) {
-    const tokenizer_json t = at[i];
+  for (tokenizer_json t = at.first_item(); t; t = t.next()) {
     t.has_only({"id", "content", "single_word", "lstrip", "rstrip", "normalized", "special"});
+    const std::size_t size = t["content"].text().size();
+    if (size == 0 || size > 4096) t["content"].fail_expecting("1 to 4096 bytes");
     out.push_back({t["id"].id(), t["content"].string(), t["single_word"].boolean(), t["lstrip"].boolean(),
                    t["rstrip"].boolean(), t["normalized"].boolean(), t["special"].boolean()});
   }
 }
 
 inline text::tokenizer_parts read_tokenizer(const tokenizer_json& at) {
-  at.has_only({"version", "truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer", "post_processor", "decoder", "model"});
+  at.has_only({"version", "truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer", "post_processor",
+               "decoder", "model"});
   if (at.string_or("version", "1.0") != "1.0") at["version"].fail_expecting("\"1.0\"");
   text::tokenizer_parts parts;
-  if (const auto tokens = at.find("added_tokens")) read_added_tokens(*tokens, parts.added);
-  if (const auto n = at.find("normalizer")) read_normalizers(*n, parts.normalizers);
-  if (const auto p = at.find("pre_tokenizer")) read_pre_tokenizers(*p, parts.pre_tokenizers);
-  if (const auto p = at.find("post_processor")) parts.around = read_post_processor(*p).value_or(text::post_processor{});
-  if (const auto d = at.find("decoder")) read_decoders(*d, parts.decoders);
-  else parts.decoders.emplace_back(text::space_decoder{});
+  if (const auto tokens = at.find("added_tokens")) read_added_tokens(tokens, parts.added);
+  if (const auto n = at.find("normalizer")) read_steps(n, "normalizers", read_normalizer, parts.normalizers);
+  if (const auto p = at.find("pre_tokenizer")) read_steps(p, "pretokenizers", read_pre_tokenizer, parts.pre_tokenizers);
+  if (const auto p = at.find("post_processor")) parts.around = read_post_processor(p).value_or(text::post_processor{});
+  if (const auto d = at.find("decoder")) read_steps(d, "decoders", read_decoder, parts.decoders);
+  else parts.decoders.push_back(text::space_decoder{});
   read_model(at["model"], parts);
-  if (const auto t = at.find("truncation")) parts.truncation = (*t)["max_length"].integer(std::numeric_limits<index_t>::max());
-  if (const auto p = at.find("padding")) parts.special.padding = (*p)["pad_id"].id();
+  if (const auto t = at.find("truncation"))
+    parts.truncation = t["max_length"].integer(std::numeric_limits<index_t>::max());
+  if (const auto p = at.find("padding")) parts.special.padding = p["pad_id"].id();
   return parts;
 }
 
 /// A part a token plays: what files call it, and the special tokens that by custom play it.
 struct token_role {
-  std::optional<token_id> special_tokens::* token;
+  std::optional<token_id> special_tokens::*token;
   const char* key;
   std::array<std::string_view, 5> customary;
 };
@@ -492,7 +357,7 @@ inline constexpr token_role token_roles[] = {
 
 /// Fills in who plays which part. The first file that speaks of a part decides, even when it says that nobody does; for
 /// the others, custom does.
-inline void cast_special_tokens(text::tokenizer_parts& parts, const std::vector<tokenizer_json>& files) {
+inline void cast_special_tokens(text::tokenizer_parts& parts, const std::vector<tokenizer_file>& files) {
   const auto find = [&](std::string_view content) -> std::optional<token_id> {
     for (const text::added_token& t : parts.added) {
       if (t.content == content) return t.id;
@@ -501,14 +366,16 @@ inline void cast_special_tokens(text::tokenizer_parts& parts, const std::vector<
     return id == text::no_token ? std::nullopt : std::optional(id);
   };
   const auto is_special = [&](std::string_view content) {
-    return std::any_of(parts.added.begin(), parts.added.end(), [&](const auto& t) { return t.special && t.content == content; });
+    return std::any_of(parts.added.begin(), parts.added.end(),
+                       [&](const auto& t) { return t.special && t.content == content; });
   };
   for (const token_role& role : token_roles) {
     std::optional<token_id>& player = parts.special.*role.token;
-    const auto file = std::find_if(files.begin(), files.end(), [&](const auto& f) { return f.value().contains(role.key); });
+    const auto file = std::find_if(files.begin(), files.end(),
+                                   [&](const auto& f) { return bool(tokenizer_json(f).member(role.key)); });
     if (file != files.end()) {
-      const auto value = file->find(role.key);
-      player = value ? find(value->value().is_object() ? (*value)["content"].string() : value->string()) : std::nullopt;
+      const tokenizer_json value = tokenizer_json(*file).find(role.key);
+      player = value ? find((value.is(tokenizer_file::kind::object) ? value["content"] : value).text()) : std::nullopt;
     } else if (!player) {
       const auto name = std::find_if(role.customary.begin(), role.customary.end(), is_special);
       if (name != role.customary.end()) player = find(*name);
@@ -521,8 +388,10 @@ inline void check_template(const tokenizer_json& at, const text::tokenizer_parts
   for (const auto* list : {&parts.around.single, &parts.around.pair}) {
     for (const text::template_part& p : *list) {
       for (token_id id : p.ids) {
-        const bool added = std::any_of(parts.added.begin(), parts.added.end(), [&](const auto& t) { return t.id == id; });
-        if (!added && !parts.words.contains(id)) at.fail(concat("no token has the id ", id, " that \"post_processor\" adds"));
+        const bool added =
+            std::any_of(parts.added.begin(), parts.added.end(), [&](const auto& t) { return t.id == id; });
+        if (!added && !parts.words.contains(id))
+          at.fail(concat("no token has the id ", id, " that \"post_processor\" adds"));
       }
     }
   }
@@ -531,25 +400,19 @@ inline void check_template(const tokenizer_json& at, const text::tokenizer_parts
 }  // namespace detail
 
 inline tokenizer load_tokenizer(const std::filesystem::path& folder_or_file) {
-  const bool folder = std::filesystem::is_directory(folder_or_file);
-  const std::filesystem::path path = folder ? folder_or_file / "tokenizer.json" : folder_or_file;
-  const std::string name = path.string();
-  const nlohmann::json file = detail::read_tokenizer_file(path);
-  const detail::tokenizer_json root(name, file);
+  std::error_code ignored;  // of looking: a file that is there and cannot be read is an error when it is read
+  const bool folder = std::filesystem::is_directory(folder_or_file, ignored);
+  const detail::tokenizer_file file =
+      detail::read_tokenizer_file(folder ? folder_or_file / "tokenizer.json" : folder_or_file);
+  const detail::tokenizer_json root(file);
   text::tokenizer_parts parts = detail::read_tokenizer(root);
   detail::check_template(root, parts);
 
-  std::array<std::string, 2> names;
-  std::array<nlohmann::json, 2> jsons;
-  std::vector<detail::tokenizer_json> about_special_tokens;
-  std::size_t n = 0;
-  for (const char* beside : {"tokenizer_config.json", "special_tokens_map.json"}) {
-    const std::filesystem::path other = path.parent_path() / beside;
-    if (!folder || !std::filesystem::exists(other)) continue;
-    names[n] = other.string();
-    jsons[n] = detail::read_tokenizer_file(other);
-    about_special_tokens.emplace_back(names[n], jsons[n]);
-    ++n;
+  std::vector<detail::tokenizer_file> about_special_tokens;
+  for (const char* name : {"tokenizer_config.json", "special_tokens_map.json"}) {
+    const std::filesystem::path beside = folder_or_file / name;
+    if (folder && std::filesystem::exists(beside, ignored))
+      about_special_tokens.push_back(detail::read_tokenizer_file(beside));
   }
   detail::cast_special_tokens(parts, about_special_tokens);
   return root.located([&] { return tokenizer(std::move(parts)); });

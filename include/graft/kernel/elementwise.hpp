@@ -73,6 +73,15 @@ void sum_rows(context& ctx, index_t rows, index_t columns, T* out, T beta, F f) 
   });
 }
 
+namespace detail {
+/// A constant in every lane of V, or V itself when that is a plain number.
+template <class V>
+GRAFT_INLINE V constant(double c) {
+  if constexpr (simd::any_batch<V>) return V(static_cast<typename V::value_type>(c));
+  else return static_cast<V>(c);
+}
+}  // namespace detail
+
 // Activations. Each gives value(x) and derivative(x), for vectors and for plain numbers.
 
 struct relu_function {
@@ -98,23 +107,23 @@ struct silu_function {
 /// x * Phi(x) with the normal distribution's Phi. Source: Hendrycks and Gimpel 2016.
 struct gelu_erf_function {
   template <class V>
-  static V phi(V x) { return V(0.5) * (V(1) + simd::erf(x * V(0.70710678118654752))); }
+  static V phi(V x) { return detail::constant<V>(0.5) * (V(1) + simd::erf(x * detail::constant<V>(0.70710678118654752))); }
   template <class V>
   static V value(V x) { return x * phi(x); }
   template <class V>
-  static V derivative(V x) { return phi(x) + x * V(0.39894228040143268) * simd::exp(V(-0.5) * x * x); }
+  static V derivative(V x) { return phi(x) + x * detail::constant<V>(0.39894228040143268) * simd::exp(detail::constant<V>(-0.5) * x * x); }
 };
 
 /// 0.5 x (1 + tanh u), u = sqrt(2/pi) (x + 0.044715 x^3), written as x * sigmoid(2u).
 struct gelu_tanh_function {
   template <class V>
-  static V twice_u(V x) { return V(1.5957691216057308) * (x + V(0.044715) * x * x * x); }
+  static V twice_u(V x) { return detail::constant<V>(1.5957691216057308) * (x + detail::constant<V>(0.044715) * x * x * x); }
   template <class V>
   static V value(V x) { return x * silu_function::sigmoid(twice_u(x)); }
   template <class V>
   static V derivative(V x) {
     const V s = silu_function::sigmoid(twice_u(x));
-    return s + x * s * (V(1) - s) * V(1.5957691216057308) * (V(1) + V(3 * 0.044715) * x * x);
+    return s + x * s * (V(1) - s) * detail::constant<V>(1.5957691216057308) * (V(1) + detail::constant<V>(3 * 0.044715) * x * x);
   }
 };
 

@@ -17,11 +17,11 @@ namespace graft::text {
 struct added_token {
   token_id id = 0;
   std::string content;
-  bool single_word = false;     ///< matches only where neither neighbour is a word character
-  bool strip_left = false;      ///< takes the white space before it
-  bool strip_right = false;     ///< takes the white space behind it
-  bool normalized = false;      ///< is looked for in the normalized text, as normalized content
-  bool special = false;         ///< decoding may skip it
+  bool single_word = false;  ///< matches only where neither neighbour is a word character
+  bool strip_left = false;   ///< takes the white space before it
+  bool strip_right = false;  ///< takes the white space behind it
+  bool normalized = false;   ///< is looked for in the normalized text, as normalized content
+  bool special = false;      ///< decoding may skip it
 };
 
 /// Finds tokens in a text, leftmost first and the longest of those. Time is linear in the text unless tokens overlap.

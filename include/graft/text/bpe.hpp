@@ -79,18 +79,24 @@ struct bpe_workspace {
     std::int32_t at;
     token_id left, right, result;  // the sides it was made for: it lapses when either has merged otherwise
   };
-  std::vector<token_id> ids;
+  std::vector<token_id> characters, ids;
   std::vector<detail::merge_table::entry> pairs;
   std::vector<symbol> symbols;
   std::vector<candidate> queue;
+
+  symbol& at(std::int32_t i) { return symbols[static_cast<std::size_t>(i)]; }
 };
 
 /// Immutable. Encoding takes O(n log n) for a piece of n characters, and one look-up for a piece that is a token.
 class bpe {
  public:
-  /// `words` holds every token the merges and options name. Cost: the vocabulary is encoded once, some 0.3 us a token.
+  /// `words` holds every token the merges and options name; the text of a merge's result is that of its left side and,
+  /// without options.prefix, of its right side. Cost: the vocabulary is encoded once, some 0.3 us a token.
   bpe(const vocabulary& words, const std::vector<merge>& merges, bpe_options o)
-      : merges_(merges), options_(std::move(o)), whole_(static_cast<std::size_t>(words.limit()), false) {
+      : merges_(merges),
+        seams_(seams(words, merges)),
+        options_(std::move(o)),
+        whole_(static_cast<std::size_t>(words.limit()), false) {
     unknown_ = options_.unknown.empty() ? no_token : words.find(options_.unknown);
     for (char32_t c = 0; c < direct_.size(); ++c) {
       std::string character;
@@ -106,20 +112,58 @@ class bpe {
 
   const std::string& unknown() const noexcept { return options_.unknown; }
 
-  /// Appends the tokens of a piece of valid UTF-8. Throws format_error when it needs the unknown token and the vocabulary
-  /// lacks it.
+  /// Appends the tokens of a piece of valid UTF-8. Throws format_error when it needs the unknown token and the
+  /// vocabulary lacks it.
   void encode(const vocabulary& words, std::string_view piece, std::vector<token_id>& out, bpe_workspace& w) const {
     if (const token_id id = words.find(piece); id != no_token && whole_[static_cast<std::size_t>(id)]) {
       out.push_back(id);
       return;
     }
-    to_characters(words, piece, w.ids);
-    if (w.ids.size() <= 48) merge_few(w);
-    else merge_many(w);
-    out.insert(out.end(), w.ids.begin(), w.ids.end());
+    to_characters(words, piece, w.characters);
+    for (auto begin = w.characters.cbegin(); begin != w.characters.cend();) {
+      const auto end = end_of_part(words, begin, w.characters.cend());
+      w.ids.assign(begin, end);
+      if (w.ids.size() <= few) merge_few(w);
+      else merge_many(w);
+      out.insert(out.end(), w.ids.begin(), w.ids.end());
+      begin = end;
+    }
   }
 
  private:
+  static constexpr std::size_t few = 48;  // characters that merge_few merges sooner than merge_many
+  using ids_iterator = std::vector<token_id>::const_iterator;
+
+  // The last character of a left side and the first of its right side, for all merges, as a list of merges.
+  static std::vector<merge> seams(const vocabulary& words, const std::vector<merge>& merges) {
+    std::vector<merge> all;
+    all.reserve(merges.size());
+    for (const merge& m : merges) all.push_back({last_of(words, m.left), first_of(words, m.right), 0});
+    std::sort(all.begin(), all.end(),
+              [](const merge& a, const merge& b) { return a.left != b.left ? a.left < b.left : a.right < b.right; });
+    const auto same = [](const merge& a, const merge& b) { return a.left == b.left && a.right == b.right; };
+    all.erase(std::unique(all.begin(), all.end(), same), all.end());
+    return all;
+  }
+  static token_id first_of(const vocabulary& words, token_id id) {
+    const char* p = words.text_of(id).data();
+    return words.text_of(id).empty() ? no_token : static_cast<token_id>(take_code_point(p));
+  }
+  static token_id last_of(const vocabulary& words, token_id id) {
+    const std::string_view s = words.text_of(id);
+    return s.empty() ? no_token : static_cast<token_id>(code_point_before(s.data() + s.size()));
+  }
+
+  // Nothing ever merges across two characters that face each other in no merge: there a long piece, of a model that
+  // sees whole texts, falls apart into parts, most often words.
+  ids_iterator end_of_part(const vocabulary& words, ids_iterator begin, ids_iterator end) const {
+    if (static_cast<std::size_t>(end - begin) <= few || !options_.prefix.empty()) return end;
+    auto at = begin + 1;
+    const auto may_merge = [&] { return seams_.find(last_of(words, *(at - 1)), first_of(words, *at)).result != no_token; };
+    while (at != end && may_merge()) ++at;
+    return at;
+  }
+
   // A token that its own text merges to needs no merging when it comes as a piece.
   void find_whole_tokens(const vocabulary& words) {
     bpe_workspace w;
@@ -143,7 +187,8 @@ class bpe {
     for (const char *p = piece.data(), *end = p + piece.size(); p != end;) {
       const char* const begin = p;
       take_code_point(p);
-      if (find_character(words, {begin, static_cast<std::size_t>(p - begin)}, begin == piece.data(), p == end) == no_token) {
+      if (find_character(words, {begin, static_cast<std::size_t>(p - begin)}, begin == piece.data(), p == end) ==
+          no_token) {
         return false;
       }
     }
@@ -179,8 +224,8 @@ class bpe {
       } else if (!options_.byte_fallback || !append_bytes(decorated(c, first, last), ids)) {
         if (options_.unknown.empty()) continue;
         if (unknown_ == no_token) {
-          throw_error<format_error>("encoding the character \"", c, "\": the vocabulary lacks it, and the unknown token \"",
-                                    options_.unknown, "\"");
+          throw_error<format_error>("encoding the character \"", c,
+                                    "\": the vocabulary lacks it, and the unknown token \"", options_.unknown, "\"");
         }
         if (!options_.fuse_unknown) flush();
         unknown_waits = true;
@@ -202,7 +247,8 @@ class bpe {
     w.pairs.clear();
     for (std::size_t i = 0; i + 1 < w.ids.size(); ++i) w.pairs.push_back(merges_.find(w.ids[i], w.ids[i + 1]));
     while (!w.pairs.empty()) {
-      const auto best = std::min_element(w.pairs.begin(), w.pairs.end(), [](const auto& a, const auto& b) { return a.rank < b.rank; });
+      const auto best = std::min_element(w.pairs.begin(), w.pairs.end(),
+                                         [](const auto& a, const auto& b) { return a.rank < b.rank; });
       if (best->result == no_token) return;
       const auto i = best - w.pairs.begin();
       w.ids[static_cast<std::size_t>(i)] = best->result;
@@ -216,45 +262,51 @@ class bpe {
 
   // A linked list of symbols and a queue of merges, for pieces as long as a book.
   void merge_many(bpe_workspace& w) const {
-    if (w.ids.size() > static_cast<std::size_t>(std::numeric_limits<std::int32_t>::max())) {
-      throw_error<option_error>("encoding a piece of ", w.ids.size(), " characters: expected fewer than 2^31");
-    }
-    const auto n = static_cast<std::int32_t>(w.ids.size());
-    const auto later = [](const auto& a, const auto& b) { return a.rank != b.rank ? a.rank > b.rank : a.at > b.at; };
-    const auto symbol = [&](std::int32_t i) -> bpe_workspace::symbol& { return w.symbols[static_cast<std::size_t>(i)]; };
-    w.symbols.clear();
-    w.queue.clear();
-    const auto consider = [&](std::int32_t left, std::int32_t right) {
-      const auto& m = merges_.find(symbol(left).id, symbol(right).id);
-      if (m.result != no_token) w.queue.push_back({m.rank, left, symbol(left).id, symbol(right).id, m.result});
-      return m.result != no_token;
-    };
-    for (std::int32_t i = 0; i < n; ++i) {
-      w.symbols.push_back({w.ids[static_cast<std::size_t>(i)], i - 1, i + 1 == n ? -1 : i + 1});
-      if (i > 0) consider(i - 1, i);
-    }
+    link_symbols(w);
     std::make_heap(w.queue.begin(), w.queue.end(), later);
     while (!w.queue.empty()) {
       std::pop_heap(w.queue.begin(), w.queue.end(), later);
       const bpe_workspace::candidate m = w.queue.back();
       w.queue.pop_back();
-      auto& left = symbol(m.at);
-      if (left.id != m.left || left.next < 0 || symbol(left.next).id != m.right) continue;
-      auto& right = symbol(left.next);
+      auto& left = w.at(m.at);
+      if (left.id != m.left || left.next < 0 || w.at(left.next).id != m.right) continue;
+      auto& right = w.at(left.next);
       left.id = m.result;
       left.next = right.next;
       right.id = no_token;
-      if (left.next >= 0) symbol(left.next).previous = m.at;
-      if (left.previous >= 0 && consider(left.previous, m.at)) std::push_heap(w.queue.begin(), w.queue.end(), later);
-      if (left.next >= 0 && consider(m.at, left.next)) std::push_heap(w.queue.begin(), w.queue.end(), later);
+      if (left.next >= 0) w.at(left.next).previous = m.at;
+      if (left.previous >= 0 && queue(w, left.previous, m.at)) std::push_heap(w.queue.begin(), w.queue.end(), later);
+      if (left.next >= 0 && queue(w, m.at, left.next)) std::push_heap(w.queue.begin(), w.queue.end(), later);
     }
     w.ids.clear();
     for (const auto& s : w.symbols) {
       if (s.id != no_token) w.ids.push_back(s.id);
     }
   }
+  void link_symbols(bpe_workspace& w) const {
+    if (w.ids.size() > static_cast<std::size_t>(std::numeric_limits<std::int32_t>::max())) {
+      throw_error<option_error>("encoding a piece of ", w.ids.size(), " characters: expected fewer than 2^31");
+    }
+    const auto n = static_cast<std::int32_t>(w.ids.size());
+    w.symbols.clear();
+    w.queue.clear();
+    for (std::int32_t i = 0; i < n; ++i) {
+      w.symbols.push_back({w.ids[static_cast<std::size_t>(i)], i - 1, i + 1 == n ? -1 : i + 1});
+      if (i > 0) queue(w, i - 1, i);
+    }
+  }
+  // Puts the merge of two neighbours at the end of the queue, if there is one.
+  bool queue(bpe_workspace& w, std::int32_t left, std::int32_t right) const {
+    const auto& m = merges_.find(w.at(left).id, w.at(right).id);
+    if (m.result == no_token) return false;
+    w.queue.push_back({m.rank, left, w.at(left).id, w.at(right).id, m.result});
+    return true;
+  }
+  static bool later(const bpe_workspace::candidate& a, const bpe_workspace::candidate& b) {
+    return a.rank != b.rank ? a.rank > b.rank : a.at > b.at;
+  }
 
-  detail::merge_table merges_;
+  detail::merge_table merges_, seams_;
   bpe_options options_;
   token_id unknown_ = no_token;
   std::array<token_id, 0x400> direct_{};  // characters found without hashing: the byte alphabet, Latin, Greek

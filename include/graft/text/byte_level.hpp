@@ -10,8 +10,8 @@
 
 namespace graft::text {
 
-/// Printable characters of Latin-1 stand for their own byte; the other 68 bytes, in order, are U+0100 and up. A space is
-/// U+0120, a line feed U+010A.
+/// Printable characters of Latin-1 stand for their own byte; the other 68 bytes, in order, are U+0100 and up. A space
+/// is U+0120, a line feed U+010A.
 class byte_alphabet {
  public:
   static constexpr char32_t end = 0x100 + 68;  ///< one more than the largest character of the alphabet

@@ -2,7 +2,7 @@
 // From the texts of tokens back to text, one token at a time: what has been written never changes again.
 // Read next: text/stream_decoder.hpp.
 #pragma once
-#include <array>
+#include <iterator>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -181,9 +181,8 @@ class decoder_chain {
       feed(i + 1, cut_short ? replacement_character : std::string_view(), true, out);
     } else if constexpr (std::is_same_v<Step, byte_fallback_decoder>) {
       const std::string run = std::exchange(states_[i].held, {});
-      if (run.empty()) return;
-      if (is_utf8(run)) feed(i + 1, run, true, out);
-      else for (std::size_t n = 0; n < run.size(); ++n) feed(i + 1, replacement_character, true, out);
+      if (!run.empty() && is_utf8(run)) return feed(i + 1, run, true, out);
+      for (std::size_t n = 0; n < run.size(); ++n) feed(i + 1, replacement_character, true, out);
     } else if constexpr (std::is_same_v<Step, fuse_decoder>) {
       feed(i + 1, {}, true, out);
     } else if constexpr (std::is_same_v<Step, bpe_decoder>) {
@@ -204,7 +203,8 @@ class decoder_chain {
   static std::string replaced(std::string_view s, std::string_view what, std::string_view content) {
     std::string result;
     std::size_t at = 0;
-    for (std::size_t found; !what.empty() && (found = s.find(what, at)) != std::string_view::npos; at = found + what.size()) {
+    for (std::size_t found; !what.empty() && (found = s.find(what, at)) != std::string_view::npos;
+         at = found + what.size()) {
       result += s.substr(at, found - at);
       result += content;
     }
@@ -212,11 +212,10 @@ class decoder_chain {
   }
 
   static void clean_up(std::string& s) {
-    constexpr std::array<std::pair<std::string_view, std::string_view>, 11> corrections{{
-        {" .", "."}, {" ?", "?"}, {" !", "!"}, {" ,", ","}, {" ' ", "'"}, {" n't", "n't"}, {" 'm", "'m"},
-        {" do not", " don't"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}}};
-    for (const auto& [from, to] : corrections) {
-      if (s.find(from) != std::string::npos) s = replaced(s, from, to);
+    constexpr std::string_view from[] = {" .", " ?", " !", " ,", " ' ", " n't", " 'm", " do not", " 's", " 've", " 're"};
+    constexpr std::string_view to[] = {".", "?", "!", ",", "'", "n't", "'m", " don't", "'s", "'ve", "'re"};
+    for (std::size_t i = 0; i < std::size(from); ++i) {
+      if (s.find(from[i]) != std::string::npos) s = replaced(s, from[i], to[i]);
     }
   }
 

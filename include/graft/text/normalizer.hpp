@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What happens to a text before it is cut: normal forms, lower case, accents, replacements. Read next: text/pre_tokenizer.hpp.
+// What happens to a text before it is cut: normal forms, lower case, accents, replacements. Read next:
+// text/pre_tokenizer.hpp.
 #pragma once
 #include <string>
 #include <string_view>
@@ -33,7 +34,7 @@ struct strip_spaces {
 
 /// What BERT does, in this order.
 struct bert_normalizer {
-  bool clean = true;          ///< drops control characters and U+FFFD, turns every white space into a plain one
+  bool clean = true;  ///< drops control characters and U+FFFD, turns every white space into a plain one
   bool set_apart_ideographs = true;
   bool strip_accents = true;  ///< takes characters apart and drops nonspacing marks
   bool lowercase = true;
@@ -56,12 +57,19 @@ inline void to_lower_case(std::string& s) {
   map_characters(s, [](std::string& out, char32_t c) { append_lower_case(out, c); });
 }
 
+// Normal forms make a text a few times longer at most, replacements as long as a file tells them to.
+inline void check_growth(std::size_t from, std::size_t to) {
+  if (to / 64 > from + 1024)
+    throw_error<format_error>("normalizing ", from, " bytes of text made ", to, " of them, or more");
+}
+
 inline std::string replaced(std::string_view s, const replace& r, match_workspace& w) {
   std::string out;
   out.reserve(s.size());
   r.what.for_each_segment(s, w, [&](std::size_t begin, std::size_t end, bool match) {
     if (match) out += r.content;
     else out += s.substr(begin, end - begin);
+    check_growth(s.size(), out.size());
   });
   return out;
 }
@@ -107,9 +115,14 @@ inline void apply(const bert_normalizer& n, std::string& s, match_workspace&) {
 
 }  // namespace detail
 
-/// Runs the normalizers over valid UTF-8, one after another.
+/// Runs the normalizers over valid UTF-8, one after another. Throws format_error when they make the text 64 times as
+/// long.
 inline void normalize(const std::vector<normalizer>& steps, std::string& s, match_workspace& w) {
-  for (const normalizer& step : steps) std::visit([&](const auto& n) { detail::apply(n, s, w); }, step);
+  const std::size_t before = s.size();
+  for (const normalizer& step : steps) {
+    std::visit([&](const auto& n) { detail::apply(n, s, w); }, step);
+    detail::check_growth(before, s.size());
+  }
 }
 
 }  // namespace graft::text

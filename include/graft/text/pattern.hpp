@@ -42,8 +42,8 @@ class pattern {
     return {std::move(words), nullptr, nullptr};
   }
 
-  /// A regular expression as tokenizer files write them (Oniguruma's syntax), over Unicode characters. Throws format_error
-  /// on a syntax error and on what PCRE2 would read differently.
+  /// A regular expression as tokenizer files write them (Oniguruma's syntax), over Unicode characters. Throws
+  /// format_error on a syntax error and on what PCRE2 would read differently.
   static pattern regex(std::string source) {
     const std::string rewritten = detail::pattern_rewriter(source).rewrite();
     const std::unique_ptr<pcre2_compile_context_8, decltype(&pcre2_compile_context_free_8)> how(
@@ -68,8 +68,8 @@ class pattern {
   const std::string& source() const noexcept { return source_; }
 
   /// Calls f(begin, end, is_match) for the matches in valid UTF-8 and for what lies between them, in order and without
-  /// gaps. An empty match counts, unless it touches the match before it. Throws format_error when the expression takes too
-  /// many steps on this subject.
+  /// gaps. An empty match counts, unless it touches the match before it. Throws format_error when the expression takes
+  /// too many steps on this subject.
   template <class F>
   void for_each_segment(std::string_view subject, match_workspace& w, F f) const {
     std::size_t done = 0, from = 0;
@@ -99,7 +99,8 @@ class pattern {
                : std::string(words);
   }
 
-  bool find(std::string_view subject, std::size_t from, match_workspace& w, std::size_t& begin, std::size_t& end) const {
+  bool find(std::string_view subject, std::size_t from, match_workspace& w, std::size_t& begin,
+            std::size_t& end) const {
     if (code_ == nullptr) {
       begin = subject.find(source_, from);
       end = begin + source_.size();
@@ -110,7 +111,8 @@ class pattern {
                            PCRE2_NO_UTF_CHECK | options, w.get(), limits_.get());
     };
     int result = match(0);
-    if (result == PCRE2_ERROR_JIT_STACKLIMIT) result = match(PCRE2_NO_JIT);  // the interpreter takes its stack from the heap
+    if (result == PCRE2_ERROR_JIT_STACKLIMIT)
+      result = match(PCRE2_NO_JIT);  // the interpreter takes its stack from the heap
     if (result == PCRE2_ERROR_NOMATCH) return false;
     if (result < 0) {
       throw_error<format_error>("pattern \"", source_, "\" on ", subject.size(), " bytes of text: ", message(result));

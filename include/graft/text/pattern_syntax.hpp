@@ -6,38 +6,56 @@
 
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "graft/core/error.hpp"
+#include "graft/text/utf8.hpp"
 
 namespace graft::text::detail {
 
-// What Oniguruma's \s and \w stand for, as items of a character class. PCRE2's own differ: its \s has U+180E, its \w lacks
-// marks and connecting punctuation. The superscripts and fractions of Latin-1 in \w are Oniguruma's peculiarity.
+// What Oniguruma's \s and \w stand for, as items of a character class. PCRE2's own differ: its \s has U+180E, its \w
+// lacks marks and connecting punctuation. Outside of a class, Oniguruma counts the superscripts and fractions of
+// Latin-1 to \w.
 inline constexpr std::string_view space_items = R"(\x09-\x0d\x85\p{Z})";
 inline constexpr std::string_view not_space_items =
     R"(\x00-\x08\x0e-\x1f\x21-\x84\x86-\x9f\xa1-\x{167f}\x{1681}-\x{1fff}\x{200b}-\x{2027}\x{202a}-\x{202e})"
     R"(\x{2030}-\x{205e}\x{2060}-\x{2fff}\x{3001}-\x{10ffff})";
 inline constexpr std::string_view word_items =
-    R"(\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\xb2\xb3\xb9\xbc-\xbe\x{24b6}-\x{24e9}\x{1f130}-\x{1f149}\x{1f150}-\x{1f169})"
-    R"(\x{1f170}-\x{1f189})";
+    R"(\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\x{24b6}-\x{24e9}\x{1f130}-\x{1f149}\x{1f150}-\x{1f169}\x{1f170}-\x{1f189})";
 
-/// One pass over a pattern. What the two syntaxes read alike is copied, what they read differently is spelled out, and what
-/// could not be made to mean the same is an error: a wrong guess would give wrong tokens without a word.
+/// One pass over a pattern. What the two syntaxes read alike is copied, what they read differently is spelled out, and
+/// what could not be made to mean the same is an error: a wrong guess would give wrong tokens without a word.
 class pattern_rewriter {
  public:
   explicit pattern_rewriter(std::string_view source) : source_(source) {
-    if (source.size() > 16384) throw_error<format_error>("pattern of ", source.size(), " bytes: expected at most 16384");
+    if (source.size() > 16384)
+      throw_error<format_error>("pattern of ", source.size(), " bytes: expected at most 16384");
   }
 
   std::string rewrite() {
     while (at_ < source_.size()) {
+      const std::size_t begin = out_.size();
       switch (source_[at_]) {
         case '\\': escape_outside_class(); break;
         case '[': character_class(); break;
-        case '(': group(); break;
-        case '{': quantifier(); break;
-        default: out_ += source_[at_++];
+        case '(':
+          groups_.push_back(begin);
+          group();
+          break;
+        case ')':
+          if (groups_.empty()) refuse("a parenthesis too many");
+          atom_ = groups_.back();
+          groups_.pop_back();
+          copy(1);
+          continue;
+        case '{': quantifier(); continue;
+        case '?':
+        case '*':
+        case '+': copy(1); continue;
+        default: copy(first_character(source_.substr(at_)).bytes);
       }
+      atom_ = begin;
     }
     return std::move(out_);
   }
@@ -67,13 +85,14 @@ class pattern_rewriter {
       if (next_is(opening)) return copy(opening.size());  // (?< begins a lookbehind or a name
     }
     const std::size_t end = source_.find_first_not_of("im-", at_ + 2);
-    if (end == at_ + 2 || end == std::string_view::npos || !is_one_of(source_[end], ":)")) refuse("a group of unknown kind");
+    if (end == at_ + 2 || end == std::string_view::npos || !is_one_of(source_[end], ":)"))
+      refuse("a group of unknown kind");
     if (source_[end] == ')' && at_ != 0) refuse("options may only be switched at the start, or for one group");
     for (; at_ != end; ++at_) out_ += next() == 'm' ? 's' : next();  // m lets the dot match a line feed there
   }
 
-  // {n}, {n,}, {,m}, {n,m}. A plus behind it repeats it here, and makes it possessive in PCRE2; a question mark behind {n}
-  // makes it optional here.
+  // {n}, {n,}, {,m}, {n,m}. A plus behind it repeats it, and would make it possessive in PCRE2; a question mark behind
+  // {n} makes it optional. So either takes a group.
   void quantifier() {
     std::size_t i = at_ + 1;
     const auto number = [&] {
@@ -86,35 +105,35 @@ class pattern_rewriter {
     if (range) ++i;
     const std::string_view high = range ? number() : std::string_view();
     if (i >= source_.size() || source_[i] != '}' || (low.empty() && high.empty())) {
+      atom_ = out_.size();
       out_ += "\\{";
       ++at_;
       return;
     }
     out_ += concat("{", low.empty() ? std::string_view("0") : low, range ? "," : "", high, "}");
     at_ = i + 1;
-    if (next_is("+")) {
-      out_ += "{1,}";
-      ++at_;
-    } else if (next_is("?") && !range) {
-      out_ += "{0,1}";
-      ++at_;
+    if (next_is("+") || (next_is("?") && !range)) {
+      out_.insert(atom_, "(?:");
+      out_ += ')';
+      copy(1);
     }
   }
 
   void escape_outside_class() {
     ++at_;
     const char c = next();
-    const auto spell_out = [&](auto... parts) {
+    const std::string word = concat(word_items, R"(\xb2\xb3\xb9\xbc-\xbe)");
+    const auto spell_out = [&](const auto&... parts) {
       out_ += concat(parts...);
       ++at_;
     };
     switch (c) {
       case 's': return spell_out("[", space_items, "]");
       case 'S': return spell_out("[^", space_items, "]");
-      case 'w': return spell_out("[", word_items, "]");
-      case 'W': return spell_out("[^", word_items, "]");
-      case 'b': return spell_out("(?:(?<=[", word_items, "])(?![", word_items, "])|(?<![", word_items, "])(?=[", word_items, "]))");
-      case 'B': return spell_out("(?:(?<=[", word_items, "])(?=[", word_items, "])|(?<![", word_items, "])(?![", word_items, "]))");
+      case 'w': return spell_out("[", word, "]");
+      case 'W': return spell_out("[^", word, "]");
+      case 'b': return spell_out("(?:(?<=[", word, "])(?![", word, "])|(?<![", word, "])(?=[", word, "]))");
+      case 'B': return spell_out("(?:(?<=[", word, "])(?=[", word, "])|(?<![", word, "])(?![", word, "]))");
       default: break;
     }
     if (is_one_of(c, "dDAzZRk123456789")) {
@@ -165,7 +184,8 @@ class pattern_rewriter {
     const std::size_t most = braces ? 6 : next() == 'u' ? 4 : 2;
     while (end < source_.size() && end - first < most && is_hex(source_[end])) ++end;
     const std::string_view digits = source_.substr(first, end - first);
-    const bool complete = braces ? !digits.empty() && end < source_.size() && source_[end] == '}' : digits.size() == most;
+    const bool complete =
+        braces ? !digits.empty() && end < source_.size() && source_[end] == '}' : digits.size() == most;
     if (!complete || (most == 2 && !is_one_of(digits[0], "01234567"))) refuse("a character code that is not known");
     out_ += concat("\\x{", digits, "}");
     at_ = end + (braces ? 1 : 0);
@@ -231,6 +251,8 @@ class pattern_rewriter {
   std::string_view source_;
   std::size_t at_ = 0;
   std::string out_;
+  std::size_t atom_ = 0;             // where in out_ begins what a quantifier would repeat
+  std::vector<std::size_t> groups_;  // where the open groups begin
 };
 
 }  // namespace graft::text::detail

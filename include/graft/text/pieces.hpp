@@ -36,7 +36,8 @@ struct pieces {
 /// Takes the matches of one piece, and the gaps between them, in order; appends the pieces they make to a list.
 class piece_splitter {
  public:
-  piece_splitter(std::vector<piece>& out, split_behavior behavior) : out_(out), first_(out.size()), behavior_(behavior) {}
+  piece_splitter(std::vector<piece>& out, split_behavior behavior)
+      : out_(out), first_(out.size()), behavior_(behavior) {}
 
   void add(std::size_t begin, std::size_t end, bool match) {
     const bool alone = out_.size() == first_;

@@ -15,7 +15,7 @@ struct encoding {
   std::vector<token_id> type_ids;  ///< one for each id: which of two texts it belongs to, for models that ask
 };
 
-/// The end of a text that is given up when it is too long.
+/// An end of a text.
 enum class side { left, right };
 
 namespace text {
@@ -56,17 +56,18 @@ inline encoding compose(std::span<const template_part> parts, std::span<const to
   return e;
 }
 
-/// Keeps n ids; gives up those at one end.
-inline void keep(std::vector<token_id>& ids, std::size_t n, side given_up) {
+/// Keeps n ids; cuts off the others at one end.
+inline void keep(std::vector<token_id>& ids, std::size_t n, side cut) {
   if (n >= ids.size()) return;
   const auto excess = static_cast<std::ptrdiff_t>(ids.size() - n);
-  if (given_up == side::left) ids.erase(ids.begin(), ids.begin() + excess);
+  if (cut == side::left) ids.erase(ids.begin(), ids.begin() + excess);
   else ids.erase(ids.end() - excess, ids.end());
 }
 
-/// Shortens two texts to `room` ids together. The longer one gives way until both are as long; then each keeps half, and
-/// an odd id goes to the one that was longer (the second, when they were equal).
-inline void keep_longest_first(std::vector<token_id>& first, std::vector<token_id>& second, std::size_t room, side given_up) {
+/// Shortens two texts to `room` ids together. The longer one gives way until both are as long; then each keeps half,
+/// and an odd id goes to the one that was longer (the second, when they were equal).
+inline void keep_longest_first(std::vector<token_id>& first, std::vector<token_id>& second, std::size_t room,
+                               side cut) {
   if (first.size() + second.size() <= room) return;
   const bool first_is_longer = first.size() > second.size();
   std::size_t shorter = std::min(first.size(), second.size());
@@ -75,8 +76,8 @@ inline void keep_longest_first(std::vector<token_id>& first, std::vector<token_i
     shorter = room / 2;
     longer = room - shorter;
   }
-  keep(first, first_is_longer ? longer : shorter, given_up);
-  keep(second, first_is_longer ? shorter : longer, given_up);
+  keep(first, first_is_longer ? longer : shorter, cut);
+  keep(second, first_is_longer ? shorter : longer, cut);
 }
 
 }  // namespace text

@@ -26,7 +26,8 @@ struct split {
 inline constexpr const char* gpt2_words =
     R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
 
-/// Writes every byte as one character, after a space in front of each piece and after cutting with gpt2_words if asked to.
+/// Writes every byte as one character, after a space in front of each piece and after cutting with gpt2_words if asked
+/// to.
 struct byte_level {
   bool add_prefix_space = false;
   std::optional<pattern> words;  ///< gpt2_words, or nothing
@@ -109,7 +110,8 @@ void rewrite(pieces& p, Write write) {
 
 inline void cut_at_matches(pieces& p, const pattern& what, split_behavior behavior, bool invert, match_workspace& w) {
   cut(p, behavior, [&](std::string_view s, auto add) {
-    what.for_each_segment(s, w, [&](std::size_t begin, std::size_t end, bool match) { add(begin, end, match != invert); });
+    what.for_each_segment(s, w,
+                          [&](std::size_t begin, std::size_t end, bool match) { add(begin, end, match != invert); });
   });
 }
 

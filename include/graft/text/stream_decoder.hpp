@@ -8,8 +8,8 @@
 
 namespace graft {
 
-/// Decodes one token at a time. Everything returned, with what finish() returns, is what decode() makes of all tokens at
-/// once. Each piece of text is complete UTF-8; what later tokens may change is held back: the bytes of an unfinished
+/// Decodes one token at a time. Everything returned, with what finish() returns, is what decode() makes of all tokens
+/// at once. Each piece of text is complete UTF-8; what later tokens may change is held back: the bytes of an unfinished
 /// character, a run of byte tokens, the last word of some models. Not for use by several threads at once.
 class stream_decoder {
  public:

@@ -24,8 +24,8 @@ namespace graft {
 
 struct encode_options {
   bool special_tokens = true;  ///< add what the model expects around a text: begin token, [CLS], [SEP]
-  index_t max_length = 0;      ///< shorten the text until all ids, special ones included, are at most this many; 0: never
-  side give_up = side::right;  ///< the end a text loses when it is too long
+  index_t max_length = 0;      ///< at most so many ids, special ones included: shortens the text; 0: as many as it takes
+  side cut = side::right;      ///< the end a text loses when it is too long
 };
 
 struct decode_options {
@@ -68,14 +68,18 @@ class tokenizer_data {
     return id != no_token ? id : extra_.find(token);
   }
   bool contains(token_id id) const noexcept { return parts.words.contains(id) || extra_.contains(id); }
-  std::string_view text_of(token_id id) const noexcept { return (parts.words.contains(id) ? parts.words : extra_).text_of(id); }
+  std::string_view text_of(token_id id) const noexcept {
+    return (parts.words.contains(id) ? parts.words : extra_).text_of(id);
+  }
   token_id limit() const noexcept { return std::max(parts.words.limit(), extra_.limit()); }
 
   /// What the decoders are to see of a token, if anything.
   std::optional<std::string_view> decodable(token_id id, decode_options o) const {
-    if (!contains(id) || (o.skip_special_tokens && is_special_[static_cast<std::size_t>(id)])) return std::nullopt;
-    const auto renamed = std::lower_bound(renamed_.begin(), renamed_.end(), id, [](const auto& r, token_id i) { return r.first < i; });
-    return renamed != renamed_.end() && renamed->first == id ? renamed->second : text_of(id);
+    if (!contains(id)) return std::nullopt;
+    const index_t added = added_[static_cast<std::size_t>(id)];
+    if (added < 0) return parts.words.text_of(id);
+    if (o.skip_special_tokens && parts.added[static_cast<std::size_t>(added)].special) return std::nullopt;
+    return decoded_[static_cast<std::size_t>(added)];
   }
 
   /// The ids of a text, without special tokens around it.
@@ -91,8 +95,8 @@ class tokenizer_data {
 
   vocabulary extra_;  // added tokens that are not in the model
   added_token_finder in_text_, in_normalized_text_;
-  std::vector<bool> is_special_;                           // by id
-  std::vector<std::pair<token_id, std::string>> renamed_;  // added tokens that decode to normalized content, by id
+  std::vector<index_t> added_;        // by id: place among the added tokens, or -1
+  std::vector<std::string> decoded_;  // what the added tokens decode to: the content that was looked for
 };
 
 inline tokenizer_data::tokenizer_data(tokenizer_parts p) : parts(std::move(p)) {
@@ -100,7 +104,8 @@ inline tokenizer_data::tokenizer_data(tokenizer_parts p) : parts(std::move(p)) {
   for (const added_token& t : parts.added) {
     const token_id known = find(t.content);
     if (known == no_token && parts.words.contains(t.id)) {
-      throw_error<format_error>("added token \"", t.content, "\" has id ", t.id, ", which belongs to \"", text_of(t.id), "\"");
+      throw_error<format_error>("added token \"", t.content, "\" has id ", t.id, ", which belongs to \"", text_of(t.id),
+                                "\"");
     }
     if (known == no_token) extra_.add(t.content, t.id);
     if (known != no_token && known != t.id) {
@@ -109,11 +114,11 @@ inline tokenizer_data::tokenizer_data(tokenizer_parts p) : parts(std::move(p)) {
     std::string content = t.content;
     if (t.normalized) normalize(parts.normalizers, content, matches);
     (t.normalized ? in_normalized_text_ : in_text_).add(t, content);
-    if (content != t.content) renamed_.emplace_back(t.id, std::move(content));
+    added_.resize(static_cast<std::size_t>(limit()), -1);
+    added_[static_cast<std::size_t>(t.id)] = static_cast<index_t>(decoded_.size());
+    decoded_.push_back(std::move(content));
   }
-  std::sort(renamed_.begin(), renamed_.end());
-  is_special_.resize(static_cast<std::size_t>(limit()));
-  for (const added_token& t : parts.added) is_special_[static_cast<std::size_t>(t.id)] = t.special;
+  added_.resize(static_cast<std::size_t>(limit()), -1);
 }
 
 inline std::vector<token_id> tokenizer_data::encode(std::string_view any_bytes) const {
@@ -148,7 +153,8 @@ inline void tokenizer_data::encode_section(std::string_view section, bool opens_
   std::visit(
       [&](const auto& model) {
         for (std::size_t i = 0; i < w.pieces.items.size(); ++i) {
-          if constexpr (std::is_same_v<decltype(model), const bpe&>) model.encode(parts.words, w.pieces[i], out, w.merges);
+          if constexpr (std::is_same_v<decltype(model), const bpe&>)
+            model.encode(parts.words, w.pieces[i], out, w.merges);
           else model.encode(parts.words, w.pieces[i], out);
         }
       },
@@ -165,13 +171,13 @@ class tokenizer {
   explicit tokenizer(text::tokenizer_parts parts)
       : data_(std::make_shared<const text::detail::tokenizer_data>(std::move(parts))) {}
 
-  /// Bytes that are not UTF-8 count as U+FFFD. The content of an added token within the text, such as "<s>", becomes that
-  /// token: mind where the text comes from. Throws option_error when max_length leaves no room for the special tokens,
-  /// format_error when the text needs an unknown token and the vocabulary has none.
+  /// Bytes that are not UTF-8 count as U+FFFD. The content of an added token within the text, such as "<s>", becomes
+  /// that token: mind where the text comes from. Throws option_error when max_length leaves no room for the special
+  /// tokens, format_error when the text needs an unknown token and the vocabulary has none.
   encoding encode(std::string_view text, encode_options o = {}) const {
     std::vector<token_id> ids = data_->encode(text);
     const auto& around = data_->parts.around.single;
-    if (o.max_length != 0) text::keep(ids, room(around, o), o.give_up);
+    if (o.max_length != 0) text::keep(ids, room(around, o), o.cut);
     return text::compose(around, ids, {}, o.special_tokens);
   }
 
@@ -179,7 +185,7 @@ class tokenizer {
   encoding encode_pair(std::string_view a, std::string_view b, encode_options o = {}) const {
     std::vector<token_id> first = data_->encode(a), second = data_->encode(b);
     const auto& around = data_->parts.around.pair;
-    if (o.max_length != 0) text::keep_longest_first(first, second, room(around, o), o.give_up);
+    if (o.max_length != 0) text::keep_longest_first(first, second, room(around, o), o.cut);
     return text::compose(around, first, second, o.special_tokens);
   }
 
@@ -201,7 +207,8 @@ class tokenizer {
 
   /// The token as the files write it, which is not the text it decodes to. Throws option_error on an unknown id.
   std::string_view token_of(token_id id) const {
-    if (!data_->contains(id)) throw_error<option_error>("token_of: no token has id ", id, " (the largest is ", data_->limit() - 1, ")");
+    if (!data_->contains(id))
+      throw_error<option_error>("token_of: no token has id ", id, " (the largest is ", data_->limit() - 1, ")");
     return data_->text_of(id);
   }
 

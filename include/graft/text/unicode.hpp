@@ -16,9 +16,7 @@ namespace graft::text {
 
 namespace detail {
 
-inline utf8proc_category_t category(char32_t c) noexcept {
-  return utf8proc_category(static_cast<utf8proc_int32_t>(c));
-}
+inline utf8proc_category_t category(char32_t c) noexcept { return utf8proc_category(static_cast<utf8proc_int32_t>(c)); }
 constexpr bool between(char32_t c, char32_t first, char32_t last) noexcept { return c >= first && c <= last; }
 
 }  // namespace detail
@@ -47,9 +45,7 @@ inline bool is_punctuation(char32_t c) noexcept {
   return k >= UTF8PROC_CATEGORY_PC && k <= UTF8PROC_CATEGORY_PO;
 }
 
-inline bool is_nonspacing_mark(char32_t c) noexcept {
-  return c >= 0x80 && detail::category(c) == UTF8PROC_CATEGORY_MN;
-}
+inline bool is_nonspacing_mark(char32_t c) noexcept { return c >= 0x80 && detail::category(c) == UTF8PROC_CATEGORY_MN; }
 
 inline bool is_mark(char32_t c) noexcept {
   if (c < 0x80) return false;
@@ -63,8 +59,8 @@ inline bool is_word_character(char32_t c) noexcept {
   if (c < 0x80) {
     return detail::between(c, 'a', 'z') || detail::between(c, 'A', 'Z') || detail::between(c, '0', '9') || c == '_';
   }
-  if (detail::between(c, 0x24B6, 0x24E9) || detail::between(c, 0x1F130, 0x1F149) || detail::between(c, 0x1F150, 0x1F169) ||
-      detail::between(c, 0x1F170, 0x1F189) || c == 0x200C || c == 0x200D) {
+  if (detail::between(c, 0x24B6, 0x24E9) || detail::between(c, 0x1F130, 0x1F149) ||
+      detail::between(c, 0x1F150, 0x1F169) || detail::between(c, 0x1F170, 0x1F189) || c == 0x200C || c == 0x200D) {
     return true;
   }
   const auto k = detail::category(c);
@@ -107,8 +103,8 @@ inline void to_normal_form(std::string& s, normal_form form) {
   if (form == normal_form::nfkc || form == normal_form::nfkd) options |= UTF8PROC_COMPAT;
   utf8proc_uint8_t* result = nullptr;
   const utf8proc_ssize_t length =
-      utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(s.data()), static_cast<utf8proc_ssize_t>(s.size()), &result,
-                   static_cast<utf8proc_option_t>(options));
+      utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(s.data()), static_cast<utf8proc_ssize_t>(s.size()),
+                   &result, static_cast<utf8proc_option_t>(options));
   const std::unique_ptr<utf8proc_uint8_t, decltype(&std::free)> owner(result, &std::free);
   if (length < 0) throw_error<error>("Unicode normal form of ", s.size(), " bytes: ", utf8proc_errmsg(length));
   s.assign(reinterpret_cast<const char*>(result), static_cast<std::size_t>(length));

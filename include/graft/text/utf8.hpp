@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// UTF-8 one step at a time: validity, code points, and the replacement of what is not UTF-8. Read next: text/unicode.hpp.
+// UTF-8 one step at a time: validity, code points, and the replacement of what is not UTF-8. Read next:
+// text/unicode.hpp.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -24,7 +25,7 @@ inline utf8_step first_character(std::string_view s) noexcept {
   if (lead < 0x80) return {utf8_step::character, 1};
   if (lead < 0xC2 || lead > 0xF4) return {utf8_step::invalid, 1};
   const std::size_t length = lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
-  unsigned low = lead == 0xE0 ? 0xA0 : lead == 0xF0 ? 0x90 : 0x80;   // of the second byte: the rest is 0x80 to 0xBF
+  unsigned low = lead == 0xE0 ? 0xA0 : lead == 0xF0 ? 0x90 : 0x80;  // of the second byte: the rest is 0x80 to 0xBF
   unsigned high = lead == 0xED ? 0x9F : lead == 0xF4 ? 0x8F : 0xBF;
   for (std::size_t i = 1; i < length; ++i, low = 0x80, high = 0xBF) {
     if (i == s.size()) return {utf8_step::cut_short, i};
@@ -56,8 +57,8 @@ inline bool is_utf8(std::string_view s) noexcept {
   }
 }
 
-/// Appends `bytes` to `out`, each longest run that is not UTF-8 as one U+FFFD. A character that the end cuts short is left
-/// over for a caller who will have more bytes. Returns the number of bytes consumed.
+/// Appends `bytes` to `out`, each longest run that is not UTF-8 as one U+FFFD. A character that the end cuts short is
+/// left over for a caller who will have more bytes. Returns the number of bytes consumed.
 inline std::size_t append_valid(std::string_view bytes, std::string& out) {
   std::size_t i = 0;
   while (i < bytes.size()) {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "graft/core/extents.hpp"
+#include "graft/text/utf8.hpp"
 
 namespace graft {
 
@@ -22,15 +23,18 @@ inline constexpr token_id max_token_id = (1 << 22) - 1;  ///< the largest publis
 /// Tokens and their ids, one to one; ids may have gaps. All text lies in one string.
 class vocabulary {
  public:
-  /// Adds a token. Throws format_error when its text or its id is taken, or the id is not in [0, max_token_id].
+  /// Adds a token. Throws format_error when its text or its id is taken, the text is not UTF-8, or the id is not in
+  /// [0, max_token_id].
   void add(std::string_view text, token_id id) {
     if (id < 0 || id > max_token_id) {
       throw_error<format_error>("token \"", text, "\" has id ", id, ": expected 0 to ", max_token_id);
     }
+    if (!is_utf8(text)) throw_error<format_error>("the token with id ", id, " is not UTF-8");
     if (const token_id other = find(text); other != no_token) {
       throw_error<format_error>("token \"", text, "\" has id ", id, " and id ", other);
     }
-    if (contains(id)) throw_error<format_error>("id ", id, " belongs to token \"", text, "\" and to \"", text_of(id), "\"");
+    if (contains(id))
+      throw_error<format_error>("id ", id, " belongs to token \"", text, "\" and to \"", text_of(id), "\"");
     if (bytes_.size() + text.size() > std::numeric_limits<std::uint32_t>::max()) {
       throw_error<format_error>("a vocabulary of more than 4 GiB of text");
     }
@@ -51,7 +55,9 @@ class vocabulary {
     }
   }
 
-  bool contains(token_id id) const noexcept { return id >= 0 && id < limit() && entries_[static_cast<std::size_t>(id)].used; }
+  bool contains(token_id id) const noexcept {
+    return id >= 0 && id < limit() && entries_[static_cast<std::size_t>(id)].used;
+  }
 
   /// The text of a token the vocabulary contains.
   std::string_view text_of(token_id id) const noexcept {

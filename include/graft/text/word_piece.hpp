@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// WordPiece, the longest known start of a word again and again, and whole words by a table. Read next: text/added_tokens.hpp.
+// WordPiece, the longest known start of a word again and again, and whole words by a table. Read next:
+// text/added_tokens.hpp.
 #pragma once
 #include <algorithm>
 #include <string>
@@ -17,7 +18,8 @@ namespace detail {
 inline token_id unknown_word(const vocabulary& words, std::string_view unknown, std::string_view piece) {
   const token_id id = words.find(unknown);
   if (id == no_token) {
-    throw_error<format_error>("encoding \"", piece.substr(0, 64), "\": the vocabulary lacks the unknown token \"", unknown, "\"");
+    throw_error<format_error>("encoding \"", piece.substr(0, 64), "\": the vocabulary lacks the unknown token \"",
+                              unknown, "\"");
   }
   return id;
 }

@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: Apache-2.0
+// The laws of whole models: gradient, frozen, threads, steady state, checkpointing, cached generation.
+#include "graft/core/thread_pool.hpp"
+#include "graft/models/generate.hpp"
+#include "graft/nn/state.hpp"
+#include "graft/optim/adamw.hpp"
+#include "support/allocations.hpp"
+#include "support/catch.hpp"
+#include "support/leaves.hpp"
+#include "support/models.hpp"
+
+using namespace graft;
+
+namespace {
+
+/// A classifier over the small encoder, labelled by sequence.
+bert_classifier<double> small_classifier(pooling how) {
+  bert_classifier<double> m(test::small_bert<double>(), 3, how);
+  initialize(m.classifier, 5, 0.2);
+  return m;
+}
+token_batch labelled_batch() {
+  auto b = test::random_batch({5, 9, 3});
+  b.labels = {2, 0, 1};
+  return b;
+}
+
+template <class M>
+double model_gradient_error(M& model, const token_batch& batch, index_t tried = 6) {
+  context ctx;
+  std::vector<checked_leaf<double>> leaves;
+  for (auto& p : trainable(model)) leaves.push_back({p.parameter->value(), p.parameter->gradient()});
+  REQUIRE_FALSE(leaves.empty());
+  return gradient_error<double>(ctx, leaves, [&](tape<double>& t) { return model.loss(t, batch); }, {.most_elements = tried});
+}
+
+template <class M>
+std::vector<std::vector<float>> train(M& model, executor_ref executor, int steps, const token_batch& batch) {
+  context ctx(executor);
+  ctx.seed = 3;
+  adamw<float> optimizer(trainable(model), {.lr = 1e-2});
+  for (int s = 0; s < steps; ++s) {
+    tape<float> t(ctx, recording::on, {true, static_cast<std::uint64_t>(s), {}});
+    t.backward(model.loss(t, batch));
+    optimizer.step(ctx);
+  }
+  std::vector<std::vector<float>> result;
+  for (auto& p : trainable(model)) result.emplace_back(p.parameter->value().begin(), p.parameter->value().end());
+  return result;
+}
+
+}  // namespace
+
+TEST_CASE("every parameter of a Llama learns by central differences", "[law]") {
+  for (const bool tied : {true, false}) {
+    auto config = test::small_llama_config(2);
+    config.tie_word_embeddings = tied;
+    config.qkv_bias = config.output_bias = config.mlp_bias = !tied;
+    llama<double> model(config);
+    initialize(model, 3, 0.15);
+    CHECK(model_gradient_error(model, test::random_batch({6, 4})) < 1e-6);
+  }
+}
+
+TEST_CASE("adapters on a frozen Llama learn by central differences, checkpointed or not", "[law]") {
+  for (const bool checkpointing : {false, true}) {
+    auto model = test::small_llama<double>(2);
+    attach(model, all_linear(), lora_options{.rank = 2});
+    test::disturb_adapters(model);
+    model.checkpointing = checkpointing;
+    CHECK(model_gradient_error(model, test::random_batch({6, 4})) < 1e-6);
+  }
+}
+
+TEST_CASE("every parameter of a BERT classifier learns by central differences", "[law]") {
+  for (const pooling how : {pooling::mean, pooling::cls, pooling::pooler}) {
+    auto model = small_classifier(how);
+    unfreeze(model);
+    CHECK(model_gradient_error(model, labelled_batch(), 4) < 1e-6);
+  }
+}
+
+TEST_CASE("a frozen model makes no node and saves no byte", "[law]") {
+  context ctx;
+  meter m;
+  ctx.cost = &m;
+  auto model = test::small_llama<float>();
+  tape<float> t(ctx);
+  const auto loss = model.loss(t, test::random_batch({9, 5}));
+  CHECK_FALSE(loss.needs_grad());
+  CHECK(t.nodes() == 0);
+  CHECK(m.total().nodes == 0);
+  CHECK(m.total().peak_saved_bytes == 0);
+}
+
+TEST_CASE("an adapter on the last layer saves nothing below it and records nothing there", "[law]") {
+  context ctx;
+  meter m;
+  ctx.cost = &m;
+  auto model = test::small_llama<float>(4);
+  attach(model, targets({"layers.3.self_attn.q_proj"}), lora_options{});
+  const auto batch = test::random_batch({9, 5});
+  tape<float> t(ctx);
+  const auto loss = model.loss(t, batch);
+  for (const std::string layer : {"model.layers.0", "model.layers.1", "model.layers.2"}) {
+    CHECK(m.total(layer).flops > 0);
+    CHECK(m.total(layer).nodes == 0);
+    CHECK(m.total(layer).peak_saved_bytes == 0);
+  }
+  CHECK(m.total("model.layers.3").peak_saved_bytes > 0);
+  t.backward(loss);
+  CHECK(m.total().saved_bytes == 0);
+}
+
+TEST_CASE("the second training step allocates nothing", "[law]") {
+  const auto batch = test::random_batch({9, 5});
+  for (const index_t threads : {1, 3}) {
+    for (const bool checkpointing : {false, true}) {
+      thread_pool pool(threads);
+      context ctx(pool);
+      auto model = test::small_llama<float>();
+      model.checkpointing = checkpointing;
+      attach(model, all_linear(), lora_options{.rank = 2, .dropout = 0.1});
+      adamw<float> optimizer(trainable(model), {});
+      const auto step = [&] {
+        tape<float> t(ctx, recording::on, {true, 1, {}});
+        t.backward(model.loss(t, batch));
+        optimizer.step(ctx);
+      };
+      step();
+      const std::size_t before = test::allocations();
+      step();
+      CHECK(test::allocations() == before);
+    }
+  }
+}
+
+TEST_CASE("a training run gives the same bits on any number of threads", "[law]") {
+  auto batch = test::random_batch({40, 23, 60});
+  const auto run = [&](executor_ref executor) {
+    auto model = test::small_llama<float>();
+    attach(model, all_linear(), lora_options{.rank = 2, .dropout = 0.1});
+    return train(model, executor, 4, batch);
+  };
+  const auto expected = run({});
+  for (const index_t threads : {2, 3, 7}) {
+    thread_pool pool(threads);
+    CHECK(run(pool) == expected);
+  }
+}
+
+TEST_CASE("checkpointed training gives the same bits with less memory", "[law]") {
+  const auto batch = test::random_batch({40, 23});
+  const auto run = [&](bool checkpointing) {
+    auto model = test::small_llama<float>();
+    model.checkpointing = checkpointing;
+    attach(model, all_linear(), lora_options{.rank = 2, .dropout = 0.1});
+    return train(model, {}, 3, batch);
+  };
+  CHECK(run(false) == run(true));
+}
+
+TEST_CASE("padding that is dropped changes nothing") {
+  context ctx;
+  auto model = test::small_bert<float>();
+  const auto ids = tensor<std::int32_t, 2>::of({{5, 6, 7, 0, 0}, {9, 8, 3, 2, 1}});
+  const auto mask = tensor<std::int32_t, 2>::of({{1, 1, 1, 0, 0}, {1, 1, 1, 1, 1}});
+  const auto together = drop_padding(ids, mask);
+  CHECK(together.tokens() == 8);
+  tape<float> t(ctx, recording::off);
+  const auto both = model.pooled(t, together, pooling::mean);
+  token_batch alone;
+  alone.add(std::vector<std::int32_t>{5, 6, 7});
+  const auto first = model.pooled(t, alone, pooling::mean);
+  CHECK(test::near(tensor_view<const float, 2>(first.value), tensor_view<const float, 2>(both.value).slice(0, 0, 1), 1e-5));
+}
+
+TEST_CASE("generation with a cache follows the whole-sequence logits") {
+  context ctx;
+  auto model = test::small_llama<float>();
+  const std::vector<std::int32_t> prompt{3, 1, 4, 1, 5};
+  const auto fast = generate(ctx, model, prompt, {.max_tokens = 20});
+  std::vector<std::int32_t> all = prompt;
+  for (const std::int32_t token : fast) {
+    token_batch b;
+    b.add(all);
+    tape<float> t(ctx, recording::off);
+    const auto scores = model.logits(t, b);
+    const auto row = tensor_view<const float, 2>(scores.value).row(static_cast<index_t>(all.size()) - 1);
+    CHECK(std::ranges::max_element(row.span()) - row.span().begin() == token);
+    all.push_back(token);
+  }
+  CHECK(fast.size() == 20);
+  CHECK_THROWS_WITH(generate(ctx, model, {}), "generate: the prompt has no tokens");
+  CHECK_THROWS_WITH(generate(ctx, model, std::vector<std::int32_t>(65, 1)), "generate: the prompt has 65 tokens, the model allows 64");
+  CHECK(generate(ctx, model, std::vector<std::int32_t>(60, 1), {.max_tokens = 50}).size() == 5);  // the fifth fills the model's window
+}
+
+TEST_CASE("sampling is a function of the seed and keeps to top-k and top-p") {
+  std::vector<float> logits{0.0f, 3.0f, 1.0f, 2.0f};
+  sampler a({.temperature = 1, .seed = 1}), b({.temperature = 1, .seed = 1});
+  for (int i = 0; i < 50; ++i) CHECK(a(std::span<const float>(logits)) == b(std::span<const float>(logits)));
+  sampler top2({.temperature = 5, .top_k = 2}), nucleus({.temperature = 1, .top_p = 0.6}), greedy({});
+  int seen3 = 0;
+  for (int i = 0; i < 200; ++i) {
+    const auto t = top2(std::span<const float>(logits));
+    CHECK((t == 1 || t == 3));
+    seen3 += t == 3;
+    CHECK(nucleus(std::span<const float>(logits)) == 1);  // alone it has 0.64
+    CHECK(greedy(std::span<const float>(logits)) == 1);
+  }
+  const double p3 = 1 / (1 + std::exp(1.0 / 5));
+  CHECK(std::abs(seen3 / 200.0 - p3) < 5 * std::sqrt(p3 * (1 - p3) / 200));
+  CHECK_THROWS_AS(sampler({.top_p = 0}), option_error);
+}
+
+TEST_CASE("models name what they cannot take") {
+  context ctx;
+  auto model = test::small_llama<float>();
+  tape<float> t(ctx);
+  CHECK_THROWS_WITH(model.loss(t, token_batch{}), "llama: the batch has no tokens");
+  CHECK_THROWS_WITH(model.loss(t, test::random_batch({65})), "llama: a sequence of 65 tokens, the model allows 64");
+  token_batch bad;
+  bad.add_with_next_labels(std::vector<std::int32_t>{1, 50});
+  CHECK_THROWS_WITH(model.loss(t, bad), "embedding: number 50 at position 1, but the table has 50 rows");
+  auto config = test::small_llama_config();
+  config.num_key_value_heads = 3;
+  CHECK_THROWS_WITH(llama<float>(config), "llama config: 4 attention heads cannot share 3 key-value heads");
+}

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+// Small models and batches for tests.
+#pragma once
+#include "graft/core/random.hpp"
+#include "graft/models/bert.hpp"
+#include "graft/models/llama.hpp"
+#include "graft/nn/init.hpp"
+#include "graft/peft/attach.hpp"
+
+namespace graft::test {
+
+inline llama_config small_llama_config(index_t layers = 3) {
+  llama_config c;
+  c.vocab_size = 50, c.hidden_size = 32, c.intermediate_size = 44;
+  c.num_hidden_layers = layers, c.num_attention_heads = 4, c.num_key_value_heads = 2, c.head_dim = 8;
+  c.max_position_embeddings = 64;
+  c.tie_word_embeddings = true;
+  return c;
+}
+
+/// Frozen, with random weights large enough that layers matter.
+template <class T>
+llama<T> small_llama(index_t layers = 3, std::uint64_t seed = 1) {
+  llama<T> m(small_llama_config(layers));
+  initialize(m, seed, 0.15);
+  freeze(m);
+  return m;
+}
+
+template <class T>
+bert<T> small_bert(index_t layers = 2, std::uint64_t seed = 1) {
+  bert_config c;
+  c.vocab_size = 50, c.hidden_size = 24, c.intermediate_size = 40;
+  c.num_hidden_layers = layers, c.num_attention_heads = 3, c.max_position_embeddings = 64;
+  bert<T> m(c);
+  initialize(m, seed, 0.15);
+  freeze(m);
+  return m;
+}
+
+/// Sequences of the given lengths over 50 tokens, labelled with their next tokens.
+inline token_batch random_batch(std::initializer_list<index_t> lengths, std::uint64_t seed = 7) {
+  random_stream random(seed);
+  token_batch b;
+  for (const index_t n : lengths) {
+    std::vector<std::int32_t> ids;
+    for (index_t i = 0; i < n; ++i) ids.push_back(static_cast<std::int32_t>(random.below(50)));
+    b.add_with_next_labels(ids);
+  }
+  return b;
+}
+
+/// Moves every adapter of a model away from its start, where it does nothing.
+template <module M>
+void disturb_adapters(M& m, double bound = 0.3) {
+  for (auto& p : select(m, is_trainable)) fill_uniform(p.parameter->value(), random_stream(99).substream(p.path), bound);
+}
+
+}  // namespace graft::test
