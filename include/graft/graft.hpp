@@ -14,6 +14,7 @@
 #include "graft/models/llama.hpp"
 #include "graft/nn/init.hpp"
 #include "graft/nn/state.hpp"
+#include "graft/nn/storage.hpp"
 #include "graft/ops/reduce.hpp"
 #include "graft/optim/adamw.hpp"
 #include "graft/optim/clip.hpp"

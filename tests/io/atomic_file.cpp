@@ -19,7 +19,8 @@ namespace {
 
 std::vector<std::string> names_in(const test::temporary_folder& folder) {
   std::vector<std::string> names;
-  for (const auto& e : std::filesystem::directory_iterator(folder.path())) names.push_back(e.path().filename().string());
+  for (const auto& e : std::filesystem::directory_iterator(folder.path()))
+    names.push_back(e.path().filename().string());
   std::ranges::sort(names);
   return names;
 }
@@ -138,9 +139,11 @@ TEST_CASE("places that no file can take are named and left as they are") {
   const test::temporary_folder folder;
   std::filesystem::create_directory(folder / "sub");
   REQUIRE(::mkfifo((folder / "pipe").c_str(), 0600) == 0);
-  CHECK_THROWS_WITH(write_file_atomically(folder / "sub", "x"), "cannot write \"" + (folder / "sub").string() + "\": there is a folder of that name");
-  CHECK_THROWS_WITH(write_file_atomically(folder / "pipe", "x"),
-                    "cannot write \"" + (folder / "pipe").string() + "\": something of that name is not a regular file");
+  CHECK_THROWS_WITH(write_file_atomically(folder / "sub", "x"),
+                    "cannot write \"" + (folder / "sub").string() + "\": there is a folder of that name");
+  CHECK_THROWS_WITH(
+      write_file_atomically(folder / "pipe", "x"),
+      "cannot write \"" + (folder / "pipe").string() + "\": something of that name is not a regular file");
   CHECK_THROWS_WITH(write_file_atomically(folder / "none" / "file", "x"),
                     "cannot write \"" + (folder / "none" / "file").string() + "\": No such file or directory");
   CHECK(names_in(folder) == std::vector<std::string>{"pipe", "sub"});

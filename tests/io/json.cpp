@@ -39,14 +39,19 @@ TEST_CASE("a document is read by name and type") {
 }
 
 TEST_CASE("a node keeps its document alive") {
-  const json_node factor = parsed(R"({"rope": {"factor": "a text too long for the small string buffer"}})").required("rope").required("factor");
+  const json_node factor = parsed(R"({"rope": {"factor": "a text too long for the small string buffer"}})")
+                               .required("rope")
+                               .required("factor");
   CHECK(factor.as<std::string>() == "a text too long for the small string buffer");
 }
 
 TEST_CASE("complaints say where, what was expected and what came") {
-  const json_node c = parsed(R"({"rope": {"factor": "two"}, "layers": [{"size": 1.5}], "n": -1, "big": 300, "none": null, "o": {}})");
-  CHECK_THROWS_WITH(c.required("rope").required<double>("factor"), R"(config.json: rope.factor: expected a number, got "two")");
-  CHECK_THROWS_WITH(c.required("rope").optional<bool>("factor"), R"(config.json: rope.factor: expected true or false, got "two")");
+  const json_node c =
+      parsed(R"({"rope": {"factor": "two"}, "layers": [{"size": 1.5}], "n": -1, "big": 300, "none": null, "o": {}})");
+  CHECK_THROWS_WITH(c.required("rope").required<double>("factor"),
+                    R"(config.json: rope.factor: expected a number, got "two")");
+  CHECK_THROWS_WITH(c.required("rope").optional<bool>("factor"),
+                    R"(config.json: rope.factor: expected true or false, got "two")");
   CHECK_THROWS_WITH(c.required("layers").elements()[0].required<int>("size"),
                     "config.json: layers[0].size: expected an integer from -2147483648 to 2147483647, got 1.5");
   CHECK_THROWS_WITH(c.required<std::uint8_t>("n"), "config.json: n: expected an integer from 0 to 255, got -1");
@@ -61,7 +66,8 @@ TEST_CASE("complaints say where, what was expected and what came") {
 }
 
 TEST_CASE("integers keep their value or are refused") {
-  const json_node c = parsed(R"([18446744073709551615, 18446744073709551616, -9223372036854775808, 9223372036854775808, 8.0, 1e2, 1e300])");
+  const json_node c = parsed(
+      R"([18446744073709551615, 18446744073709551616, -9223372036854775808, 9223372036854775808, 8.0, 1e2, 1e300])");
   const auto at = [&](std::size_t i) { return c.elements()[i]; };
   CHECK(at(0).as<std::uint64_t>() == std::numeric_limits<std::uint64_t>::max());
   CHECK_THROWS_AS(at(0).as<std::int64_t>(), format_error);
@@ -76,26 +82,37 @@ TEST_CASE("integers keep their value or are refused") {
 }
 
 TEST_CASE("what is not strict JSON is refused with its line and column") {
-  CHECK_THROWS_WITH(parsed("{\n  \"a\": 1,\n  b: 2}"), Catch::Matchers::StartsWith("config.json: not valid JSON at line 3, column 3: "));
-  CHECK_THROWS_WITH(parsed("{\"a\": 1, \"b\": {\"c\": 2, \"c\": 3}}"), "config.json: key \"c\" appears twice in one object");
+  CHECK_THROWS_WITH(parsed("{\n  \"a\": 1,\n  b: 2}"),
+                    Catch::Matchers::StartsWith("config.json: not valid JSON at line 3, column 3: "));
+  CHECK_THROWS_WITH(parsed("{\"a\": 1, \"b\": {\"c\": 2, \"c\": 3}}"),
+                    "config.json: key \"c\" appears twice in one object");
   CHECK_THROWS_WITH(parsed("\xEF\xBB\xBF{}"), "config.json: not valid JSON at line 1, column 1: a byte order mark");
-  CHECK_THROWS_WITH(parsed(std::string_view("{}\0{}", 5)), "config.json: not valid JSON at line 1, column 3: a zero byte");
+  CHECK_THROWS_WITH(parsed(std::string_view("{}\0{}", 5)),
+                    "config.json: not valid JSON at line 1, column 3: a zero byte");
+  CHECK_THROWS_WITH(parsed("[1e999]"),
+                    "config.json: not valid JSON at line 1, column 6: number overflow parsing '1e999'");
   CHECK_THROWS_WITH(parsed("\"\xC0\xAF\""), Catch::Matchers::Matches(".*ill-formed UTF-8.*"));
-  for (const char* text : {"", " ", "{", "[1,]", "{\"a\":1,}", "{} {}", "NaN", "[Infinity]", "1e999", "// note\n1", "'a'", "01", "\"\\ud800\"", "\"a\nb\""})
+  for (const char* text : {"", " ", "{", "[1,]", "{\"a\":1,}", "{} {}", "NaN", "[Infinity]", "1e999", "// note\n1",
+                           "'a'", "01", "\"\\ud800\"", "\"a\nb\""})
     CHECK_THROWS_AS(parsed(text), format_error);
-  for (const char* text : {"1", "\"a\"", " {} \n", "[[],{}]", "{\"a\":{\"a\":[{\"a\":1},{\"a\":1}]}}"}) CHECK_NOTHROW(parsed(text));
+  for (const char* text : {"1", "\"a\"", " {} \n", "[[],{}]", "{\"a\":{\"a\":[{\"a\":1},{\"a\":1}]}}"})
+    CHECK_NOTHROW(parsed(text));
 }
 
 TEST_CASE("an error shows no control characters and no endless text") {
-  CHECK_THROWS_WITH(parsed("{\"a\": \"" + std::string(1000, 'x') + "\"}").required<int>("a"), Catch::Matchers::EndsWith("xxx...\""));
-  CHECK_THROWS_WITH(parsed(R"({"a\u001b[2J": 1})").required<bool>("a\x1b[2J"), "config.json: a?[2J: expected true or false, got 1");
+  CHECK_THROWS_WITH(parsed("{\"a\": \"" + std::string(1000, 'x') + "\"}").required<int>("a"),
+                    Catch::Matchers::EndsWith("xxx...\""));
+  CHECK_THROWS_WITH(parsed(R"({"a\u001b[2J": 1})").required<bool>("a\x1b[2J"),
+                    "config.json: a?[2J: expected true or false, got 1");
   CHECK(detail::printable("\xC3\xA9\xC3\xA9", 3) == "\xC3\xA9...");
   CHECK(detail::printable("\xC3\xA9\xC3\xA9", 2) == "\xC3\xA9...");
   CHECK(detail::printable("\xC3\xA9", 2) == "\xC3\xA9");
 }
 
 TEST_CASE("size and depth are capped") {
-  const auto nested = [](int depth) { return std::string(static_cast<std::size_t>(depth), '[') + std::string(static_cast<std::size_t>(depth), ']'); };
+  const auto nested = [](int depth) {
+    return std::string(static_cast<std::size_t>(depth), '[') + std::string(static_cast<std::size_t>(depth), ']');
+  };
   CHECK_NOTHROW(parsed(nested(64)));
   CHECK_THROWS_WITH(parsed(nested(65)), "config.json: values are nested more than 64 deep");
   CHECK_THROWS_AS(parsed(std::string(1'000'000, '[')), format_error);
@@ -108,6 +125,8 @@ TEST_CASE("a JSON file is read, and named when it is wrong") {
   test::write_file(folder / "good.json", R"({"a": [1, 2]})");
   test::write_file(folder / "bad.json", R"({"a": [1, 2})");
   CHECK(read_json(folder / "good.json").required("a").elements().size() == 2);
-  CHECK_THROWS_WITH(read_json(folder / "bad.json"), Catch::Matchers::StartsWith((folder / "bad.json").string() + ": not valid JSON at line 1, column 12: "));
+  CHECK_THROWS_WITH(
+      read_json(folder / "bad.json"),
+      Catch::Matchers::StartsWith((folder / "bad.json").string() + ": not valid JSON at line 1, column 12: "));
   CHECK_THROWS_AS(read_json(folder / "none.json"), io_error);
 }

@@ -14,7 +14,9 @@ using namespace graft;
 
 namespace {
 
-std::string text_of(std::span<const std::byte> bytes) { return {reinterpret_cast<const char*>(bytes.data()), bytes.size()}; }
+std::string text_of(std::span<const std::byte> bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
 
 }  // namespace
 
@@ -71,7 +73,8 @@ TEST_CASE("what cannot be read is named with the reason") {
   const std::string none = (folder / "none").string(), pipe = (folder / "pipe").string();
   for (const file_access access : {file_access::map, file_access::read}) {
     CHECK_THROWS_WITH(map_file(none, access), "cannot read \"" + none + "\": No such file or directory");
-    CHECK_THROWS_WITH(map_file(folder.path(), access), "cannot read \"" + folder.path().string() + "\": it is a folder");
+    CHECK_THROWS_WITH(map_file(folder.path(), access),
+                      "cannot read \"" + folder.path().string() + "\": it is a folder");
     CHECK_THROWS_AS(map_file(folder / "none" / "below", access), io_error);
   }
   REQUIRE(::mkfifo(pipe.c_str(), 0600) == 0);  // opening it would wait for a writer for ever

@@ -38,7 +38,7 @@ template <class T, std::size_t Rank>
 std::vector<laid_out<T, Rank>> layouts(const tensor<T, Rank>& t) {
   extents<Rank> reversed{}, larger{}, doubled{};
   std::array<std::size_t, Rank> backwards{};
-  for (std::size_t i = 0; i < Rank; ++i) {
+  for (std::size_t i = 0; i != Rank; ++i) {
     backwards[i] = Rank - 1 - i;
     reversed[i] = t.shape()[Rank - 1 - i];
     larger[i] = t.shape()[i] + 3;
@@ -46,7 +46,7 @@ std::vector<laid_out<T, Rank>> layouts(const tensor<T, Rank>& t) {
   }
   std::vector<laid_out<T, Rank>> all;
   const auto add = [&](const char* name, extents<Rank> shape, auto look) {
-    auto memory = tensor<T, Rank>::full(shape, T(111));
+    auto memory = tensor<T, Rank>::full(shape, convert<T>(111.0f));
     auto view = look(memory.view());
     detail::zip_elements(view, t.view(), [](T& to, const T& from) { to = from; });
     all.push_back({name, std::move(memory), view});
@@ -54,11 +54,11 @@ std::vector<laid_out<T, Rank>> layouts(const tensor<T, Rank>& t) {
   add("side by side", t.shape(), [](auto v) { return v; });
   add("axes reversed", reversed, [&](auto v) { return v.permute(backwards); });
   add("within a larger one", larger, [&](auto v) {
-    for (std::size_t i = 0; i < Rank; ++i) v = v.slice(i, 1, 1 + t.shape()[i]);
+    for (std::size_t i = 0; i != Rank; ++i) v = v.slice(i, 1, 1 + t.shape()[i]);
     return v;
   });
   add("every other element", doubled, [](auto v) {
-    for (std::size_t i = 0; i < Rank; ++i) v = v.slice(i, 0, v.shape[i], 2);
+    for (std::size_t i = 0; i != Rank; ++i) v = v.slice(i, 0, v.shape[i], 2);
     return v;
   });
   return all;
@@ -79,7 +79,7 @@ void for_each_position(const extents<Rank>& shape, F f) {
 template <class T, std::size_t Rank, std::size_t To>
 T element_at(tensor_view<const T, Rank> x, const extents<To>& position) {
   index_t offset = 0;
-  for (std::size_t i = 0; i < Rank; ++i)
+  for (std::size_t i = 0; i != Rank; ++i)
     if (x.shape[i] != 1) offset += position[To - Rank + i] * x.stride[i];
   return x.data[offset];
 }

@@ -28,8 +28,8 @@ inline bool same(const array_ref& a, const array_ref& b) {
   return a.type == b.type && a.shape == b.shape && std::ranges::equal(a.bytes, b.bytes);
 }
 
-/// Whether the bytes are refused, or else seen in a way that makes sense: every array inside the file with the bytes its
-/// shape needs, and a file written from what was seen seen as the same again. Throws nothing but on a defect.
+/// Whether the bytes are refused, or else seen in a way that makes sense: every array inside the file with the bytes
+/// its shape needs, and a file written from what was seen seen as the same again. Throws nothing but on a defect.
 inline bool refused_or_consistent(std::span<const std::byte> file) {
   safetensors_view seen;
   try {

@@ -90,7 +90,7 @@ class temporary_file {
 #endif
   }
 
-  // Makes the new name outlive a power cut. Not every file system can: then the file is merely as safe as the system is.
+  // Makes the new name outlive a power cut. Not every file system can; the file is then no less whole.
   void sync_folder() const {
 #if __has_include(<unistd.h>)
     const std::filesystem::path folder = place_.has_parent_path() ? place_.parent_path() : ".";
@@ -109,10 +109,10 @@ class temporary_file {
 
 }  // namespace detail
 
-/// Writes a file through `write`, which is handed a sink and may call it any number of times, so that nothing large need
-/// stand in memory. Readers see the old file or the new one, whole; a program that has the old one mapped keeps it. On
-/// any failure, an exception from `write` included, the old file is untouched and nothing is left beside it. A symbolic
-/// link at `path` is replaced, not followed. Throws io_error with the path and the system's reason.
+/// Writes a file through `write`, which is handed a sink and may call it any number of times, so that nothing large
+/// need stand in memory. Readers see the old file or the new one, whole; a program that has the old one mapped keeps
+/// it. On any failure, an exception from `write` included, the old file is untouched and nothing is left beside it. A
+/// symbolic link at `path` is replaced, not followed. Throws io_error with the path and the system's reason.
 inline void write_file_atomically(const std::filesystem::path& path, function_ref<void(byte_sink)> write) {
   detail::temporary_file file(path);
   const auto sink = [&](std::span<const std::byte> bytes) { file.write(bytes); };

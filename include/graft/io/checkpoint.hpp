@@ -23,14 +23,14 @@
 
 namespace graft {
 
-/// All arrays of a checkpoint by name. Files stay mapped for as long as the checkpoint, or any array that `frozen` gave,
-/// lives. Tensors of element types that `dtype` lacks do no harm until they are asked for.
-class checkpoint {
+/// All arrays of a checkpoint by name. Files stay mapped for as long as this, or any array that `frozen` gave, lives.
+/// Tensors of element types that `dtype` lacks do no harm until they are asked for.
+class checkpoint_files {
  public:
-  /// `where` is a safetensors file, or a folder with `model.safetensors`, or else with `model.safetensors.index.json` and
-  /// the files it names. Cost: that of the headers. Throws io_error for files that are absent, format_error for what
-  /// breaks its format or names a tensor that is not there.
-  explicit checkpoint(std::filesystem::path where) : where_(std::move(where)) {
+  /// `where` is a safetensors file, or a folder with `model.safetensors`, or else with `model.safetensors.index.json`
+  /// and the files it names. Cost: that of the headers. Throws io_error for files that are absent, and format_error for
+  /// what breaks its format or names a tensor that is not there.
+  explicit checkpoint_files(std::filesystem::path where) : where_(std::move(where)) {
     const auto single = where_ / "model.safetensors", index = where_ / "model.safetensors.index.json";
     std::vector<entry> found;
     if (std::error_code ignored; !std::filesystem::is_directory(where_, ignored)) add_file(where_, found);
@@ -59,11 +59,13 @@ class checkpoint {
     return i == arrays_.size() ? nullptr : &arrays_[i].second;
   }
 
-  /// A tensor that outlives the checkpoint and shares the file's pages; a copy only where the file keeps it at an address
-  /// its type cannot have. Throws format_error when there is no such tensor, shape_error beyond rank 4, dtype_error as find.
+  /// A tensor that outlives the checkpoint and shares the file's pages; a copy only where the file keeps it at an
+  /// address its type cannot have. Throws format_error when there is no such tensor, shape_error beyond rank 4, and
+  /// dtype_error as find does.
   frozen_array frozen(std::string_view name) const {
     const std::size_t i = position(name);
-    if (i == arrays_.size()) throw_error<format_error>("checkpoint \"", where_.string(), "\" has no tensor ", detail::in_quotes(name));
+    if (i == arrays_.size())
+      throw_error<format_error>("checkpoint \"", where_.string(), "\" has no tensor ", detail::in_quotes(name));
     return frozen_at(i);
   }
   /// All of them, as load_frozen() takes them.
@@ -92,7 +94,9 @@ class checkpoint {
     const auto file = map_file(path);
     safetensors_view view = view_safetensors(file->bytes(), path.string(), foreign_types::set_aside);
     if (wanted != nullptr) {
-      const auto unwanted = [&](const auto& item) { return !std::binary_search(wanted->begin(), wanted->end(), item.first); };
+      const auto unwanted = [&](const auto& item) {
+        return !std::binary_search(wanted->begin(), wanted->end(), item.first);
+      };
       std::erase_if(view.items, unwanted);
       std::erase_if(view.foreign, unwanted);
       check_complete(view, *wanted, path);
@@ -108,7 +112,8 @@ class checkpoint {
     std::map<std::string, std::vector<std::string>> names_of;  // by file; a JSON object is sorted, so these are too
     for (const auto& [name, file] : root.required("weight_map").members()) {
       const auto plain = file.as<std::string>();
-      if (plain.empty() || plain == "." || plain == ".." || plain.find_first_of(std::string_view("/\\\0", 3)) != plain.npos ||
+      if (plain.empty() || plain == "." || plain == ".." ||
+          plain.find_first_of(std::string_view("/\\\0", 3)) != plain.npos ||
           std::filesystem::path(plain).has_root_name())
         file.reject("the plain name of a file in the same folder");
       names_of[plain].push_back(name);
@@ -124,13 +129,15 @@ class checkpoint {
     std::sort(have.begin(), have.end());
     for (const std::string& name : wanted)
       if (!std::binary_search(have.begin(), have.end(), std::string_view(name)))
-        throw_error<format_error>(path.string(), ": the index names tensor ", detail::in_quotes(name), ", which is not in it");
+        throw_error<format_error>(path.string(), ": the index names tensor ", detail::in_quotes(name),
+                                  ", which is not in it");
   }
 
   // Where the tensor stands in arrays_; the size of arrays_ when it does not.
   std::size_t position(std::string_view name) const {
     const auto at = [&](const auto& items) {
-      const auto i = std::lower_bound(items.begin(), items.end(), name, [](const auto& item, std::string_view n) { return item.first < n; });
+      const auto i = std::lower_bound(items.begin(), items.end(), name,
+                                      [](const auto& item, std::string_view n) { return item.first < n; });
       return i != items.end() && i->first == name ? i : items.end();
     };
     if (const auto i = at(foreign_); i != foreign_.end())

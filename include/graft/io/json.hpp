@@ -78,14 +78,15 @@ class json_events : public nlohmann::json_sax<json> {
     const std::string_view before = text_.substr(0, position == 0 ? 0 : position - 1);
     const auto line_start = before.rfind('\n') + 1;  // npos + 1 is 0
     const auto line = std::count(before.begin(), before.end(), '\n') + 1;
-    throw_error<format_error>(name_, ": not valid JSON at line ", line, ", column ", before.size() - line_start + 1, ": ",
-                              printable(why));
+    throw_error<format_error>(name_, ": not valid JSON at line ", line, ", column ", before.size() - line_start + 1,
+                              ": ", printable(why));
   }
 
   bool parse_error(std::size_t position, const std::string&, const json::exception& e) final {
-    // "[code] parse error at line 1, column 2: reason; last read: ...": the middle is what helps.
+    // "[code] parse error at line 1, column 2: reason; last read: ...", or "[code] reason": the reason is what helps.
     std::string_view why = e.what();
-    if (const auto colon = why.find(": "); colon != why.npos) why.remove_prefix(colon + 2);
+    for (const std::string_view before : {"] ", ": "})
+      if (const auto end = why.find(before); end != why.npos) why.remove_prefix(end + before.size());
     refuse_text(position, why.substr(0, why.find(';')));
   }
   bool binary(json::binary_t&) final { return false; }  // no such thing in text
@@ -180,7 +181,8 @@ class json_node {
       for (const json_node& e : elements()) list.push_back(e.as<typename T::value_type>());
       return list;
     } else {
-      static_assert(std::same_as<T, std::string>, "graft: json_node reads bool, numbers, std::string and vectors of them");
+      static_assert(std::same_as<T, std::string>,
+                    "graft: json_node reads bool, numbers, std::string and vectors of them");
       if (!value_->is_string()) reject("a string");
       return value_->get_ref<const std::string&>();
     }
@@ -265,7 +267,8 @@ class json_node {
 /// key twice in one object, or goes beyond the limits.
 inline json_node parse_json(std::span<const std::byte> text, std::string_view name, json_limits limits = {}) {
   if (text.size() > limits.max_bytes)
-    throw_error<format_error>(name, ": ", text.size(), " bytes of JSON are more than the ", limits.max_bytes, " allowed");
+    throw_error<format_error>(name, ": ", text.size(), " bytes of JSON are more than the ", limits.max_bytes,
+                              " allowed");
   detail::json_builder builder(name, limits.max_depth);
   builder.read(text);
   return {std::move(builder.root), std::string(name)};

@@ -91,7 +91,7 @@ class mapped_file {
   bool mapped_ = false;
 };
 
-/// The file as a shared owner of its bytes: what keeps a frozen_array alive. Cost of mapping: none until bytes are touched.
+/// The file as a shared owner of its bytes: what keeps a frozen_array alive. Mapping reads nothing yet.
 inline std::shared_ptr<const mapped_file> map_file(const std::filesystem::path& path,
                                                    file_access access = file_access::map) {
   return std::make_shared<const mapped_file>(path, access);

@@ -37,9 +37,9 @@ enum class foreign_types {
   set_aside,  ///< check and name it, and give the rest: published models carry masks that nobody reads
 };
 
-/// Checks a whole file and names its arrays without copying them. `name` stands for the file in errors.
-/// Cost: that of the header; data is not touched. Throws format_error for whatever breaks the format: sizes, offsets that
-/// overlap or leave holes, data cut short or too long, JSON that is not strict, a name that appears twice.
+/// Checks a whole file and names its arrays without copying them. `name` stands for the file in errors. Cost: that of
+/// the header; data is not touched. Throws format_error for whatever breaks the format: sizes, offsets that overlap or
+/// leave holes, data cut short or too long, JSON that is not strict, a name that appears twice.
 safetensors_view view_safetensors(std::span<const std::byte> file, std::string_view name,
                                   foreign_types foreign = foreign_types::refuse);
 
@@ -102,9 +102,11 @@ inline safetensors_parts split_safetensors(std::span<const std::byte> file, std:
   __builtin_memcpy(&length, file.data(), sizeof length);
   const auto rest = file.subspan(sizeof length);
   if (length > safetensors_header_limit)
-    throw_error<format_error>(name, ": a header of ", length, " bytes is beyond the limit of ", safetensors_header_limit);
+    throw_error<format_error>(name, ": a header of ", length, " bytes is beyond the limit of ",
+                              safetensors_header_limit);
   if (length > rest.size())
-    throw_error<format_error>(name, ": the header should have ", length, " bytes, but the file ends after ", rest.size());
+    throw_error<format_error>(name, ": the header should have ", length, " bytes, but the file ends after ",
+                              rest.size());
   return {rest.first(length), rest.subspan(length)};
 }
 
@@ -132,8 +134,8 @@ inline std::string json_text(std::string_view text) {
 inline void check_writable(const std::string& name, const array_ref& a) {
   if (name == "__metadata__") throw_error<format_error>("safetensors: no tensor may be called __metadata__");
   if (a.shape.size() > safetensors_rank_limit)
-    throw_error<format_error>("safetensors: tensor ", in_quotes(name), " has ", a.shape.size(), " dimensions, more than ",
-                              safetensors_rank_limit);
+    throw_error<format_error>("safetensors: tensor ", in_quotes(name), " has ", a.shape.size(),
+                              " dimensions, more than ", safetensors_rank_limit);
   const std::size_t bytes = checked_bytes(a.shape, static_cast<std::size_t>(bytes_of(a.type)));
   if (bytes != a.bytes.size())
     throw_error<shape_error>("safetensors: tensor ", in_quotes(name), " of shape ", to_string(a.shape), " and type ",
@@ -142,7 +144,8 @@ inline void check_writable(const std::string& name, const array_ref& a) {
 
 // One member of the header. Writes no spaces, as other writers do not: the bytes are then the same as theirs.
 inline std::string entry_text(const std::string& name, const array_ref& a, std::size_t begin) {
-  std::string text = concat(json_text(name), ":{\"dtype\":\"", safetensors_types[safetensors_rank(a.type)].name, "\",\"shape\":[");
+  std::string text =
+      concat(json_text(name), ":{\"dtype\":\"", safetensors_types[safetensors_rank(a.type)].name, "\",\"shape\":[");
   for (std::size_t i = 0; i < a.shape.size(); ++i) text += concat(i == 0 ? "" : ",", a.shape[i]);
   return text += concat("],\"data_offsets\":[", begin, ',', begin + a.bytes.size(), "]}");
 }
@@ -188,20 +191,22 @@ inline void write_safetensors(const safetensors_plan& plan, byte_sink sink) {
 
 }  // namespace detail
 
-inline safetensors_view view_safetensors(std::span<const std::byte> file, std::string_view name, foreign_types foreign) {
+inline safetensors_view view_safetensors(std::span<const std::byte> file, std::string_view name,
+                                         foreign_types foreign) {
   const auto [text, data] = detail::split_safetensors(file, name);
   detail::safetensors_header header(name);
   header.read(text);
-  detail::check_layout(header.entries, data.size(), name);
-  safetensors_view view;
-  view.metadata = std::move(header.metadata);
   std::vector<std::string_view> names;
   for (const auto& e : header.entries) names.push_back(e.name);
   detail::check_distinct(std::move(names), name, "tensor");
-  detail::check_distinct(view.metadata, name, "__metadata__");
+  detail::check_distinct(header.metadata, name, "__metadata__");
+  detail::check_layout(header.entries, data.size(), name);
+  safetensors_view view;
+  view.metadata = std::move(header.metadata);
   for (auto& e : header.entries) {
     if (e.type->type) {
-      view.items.emplace_back(std::move(e.name), array_ref(*e.type->type, std::move(e.shape), data.subspan(e.begin, e.end - e.begin)));
+      view.items.emplace_back(std::move(e.name),
+                              array_ref(*e.type->type, std::move(e.shape), data.subspan(e.begin, e.end - e.begin)));
     } else if (foreign == foreign_types::set_aside) {
       view.foreign.emplace_back(std::move(e.name), e.type->name);
     } else {
@@ -228,7 +233,8 @@ inline std::vector<std::byte> to_safetensors(const records<array_ref>& items, co
   const auto plan = detail::plan_safetensors(items, metadata);
   std::vector<std::byte> bytes;
   bytes.reserve(plan.head.size() + plan.data_bytes);
-  detail::write_safetensors(plan, [&](std::span<const std::byte> part) { bytes.insert(bytes.end(), part.begin(), part.end()); });
+  detail::write_safetensors(
+      plan, [&](std::span<const std::byte> part) { bytes.insert(bytes.end(), part.begin(), part.end()); });
   return bytes;
 }
 inline std::vector<std::byte> to_safetensors(const state_dict& state) {

@@ -49,10 +49,15 @@ auto view_of_eigen(T* data, const M& m) {
   else return tensor_view<T, 2>(data, {m.rows(), m.cols()}, {m.rowStride(), m.colStride()});
 }
 
+template <class M>
+void eigen_dense(const Eigen::DenseBase<M>&);
+template <class M>
+void eigen_owner(const Eigen::PlainObjectBase<M>&);
+
 /// Whether an expression is stored somewhere that outlives the call, rather than computed when it is read.
 template <class M, class Plain = std::remove_cvref_t<M>>
-concept stored_eigen = std::derived_from<Plain, Eigen::DenseBase<Plain>> && (int{Plain::Flags} & Eigen::DirectAccessBit) != 0 &&
-                       (std::is_lvalue_reference_v<M> || !std::derived_from<Plain, Eigen::PlainObjectBase<Plain>>);
+concept stored_eigen = requires(Plain m) { eigen_dense(m); } && (int{Plain::Flags} & Eigen::DirectAccessBit) != 0 &&
+                       (std::is_lvalue_reference_v<M> || !requires(Plain m) { eigen_owner(m); });
 
 }  // namespace detail
 

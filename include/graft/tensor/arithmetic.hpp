@@ -123,7 +123,7 @@ auto operator/(const A& a, const B& b) { return detail::combine("divide", detail
 template <tensor_like X>
 auto operator-(const X& x) {
   detail::require_arithmetic<element_of<X>>();
-  if constexpr (std::floating_point<element_of<X>>) return map([](auto v) { return -v; }, x);
+  if constexpr (std::floating_point<element_of<X>>) return x * element_of<X>(-1);  // 0 - x would lose the sign of 0
   else return element_of<X>(0) - x;
 }
 

@@ -71,7 +71,7 @@ tensor<T, 1> arange(std::type_identity_t<T> first, std::type_identity_t<T> last,
     const bool up = step > T(0);
     const wide stride = up ? static_cast<wide>(step) : wide(0) - static_cast<wide>(step);
     const wide distance = static_cast<wide>(up ? last : first) - static_cast<wide>(up ? first : last);
-    tensor<T, 1> t({length > 0 ? static_cast<index_t>((distance - 1) / stride + 1) : 0});
+    tensor<T, 1> t({(up ? first < last : last < first) ? static_cast<index_t>((distance - 1) / stride + 1) : 0});
     for (index_t i = 0; i < t.size(); ++i)
       t(i) = static_cast<T>(static_cast<wide>(first) + static_cast<wide>(i) * static_cast<wide>(step));
     return t;

@@ -56,7 +56,7 @@ auto matmul_matrices(context& ctx, tensor_view<const T, A> a, tensor_view<const 
   if (a.shape[A - 1] != b.shape[B - 2])
     throw_error<shape_error>("matmul: a has ", a.shape[A - 1], " columns, b has ", b.shape[B - 2], " rows (a is ",
                              to_string(a.shape), ", b is ", to_string(b.shape), ')');
-  const auto batch = broadcast_shape("matmul", batch_of(a.shape), batch_of(b.shape));
+  const auto batch = broadcast_shape("matmul, batch axes", batch_of(a.shape), batch_of(b.shape));
   extents<rank> shape;
   std::copy_n(batch.begin(), rank - 2, shape.begin());
   shape[rank - 2] = n;

@@ -2,8 +2,8 @@
 // Softmax and its logarithm over any axis. Read next: tensor/matmul.hpp.
 #pragma once
 #include "graft/kernel/softmax.hpp"
-#include "graft/tensor/arithmetic.hpp"
-#include "graft/tensor/reduce.hpp"
+#include "graft/tensor/detail/reduction.hpp"
+#include "graft/tensor/map.hpp"
 #include "graft/tensor/shape.hpp"
 
 namespace graft {
@@ -27,12 +27,18 @@ auto softmax(const X& x, index_t axis = -1) {
   return softmax(ctx, x, axis);
 }
 
-/// x - logsumexp(x) along an axis, for float and double: the logarithm of softmax, without its rounding of small shares.
+/// x - logsumexp(x) along an axis, for float and double: the logarithm of softmax where softmax itself would round to 0.
+/// Computed in double and rounded once. Cost: an exponential and two passes, without vectors.
 template <tensor_like X>
 auto log_softmax(const X& x, index_t axis = -1) {
-  detail::require_floating<element_of<X>>();
+  using T = element_of<X>;
+  using state = detail::exponentials_state<T>;
+  detail::require_floating<T>();
+  const auto v = detail::const_view(x);
   const std::size_t a = detail::checked_axis("log_softmax", axis, rank_of<X>);
-  return x - insert_axis(logsumexp(x, static_cast<index_t>(a)), static_cast<index_t>(a));
+  auto total = detail::reduced<state>(v, a, [](const state& s) { return s.result(); });
+  return map([](T value, double logarithm) { return static_cast<T>(static_cast<double>(value) - logarithm); }, v,
+             insert_axis(std::move(total), static_cast<index_t>(a)));
 }
 
 }  // namespace graft

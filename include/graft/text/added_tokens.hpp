@@ -2,7 +2,6 @@
 // Tokens that are found in the text itself, before anything is cut: [CLS], <|endoftext|>, words added by hand.
 // Read next: text/tokenizer.hpp.
 #pragma once
-#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <string>
@@ -60,7 +59,7 @@ class added_token_finder {
       std::size_t begin = at, end = at + length;
       at = end;
       if (token->single_word && touches_word(s, begin, end)) continue;
-      if (token->strip_left) begin = std::max(done, begin_of_space(s, begin));
+      if (token->strip_left) begin = begin_of_space(s, begin);
       if (token->strip_right) end = end_of_space(s, end);
       if (done < begin) between(done, begin);
       found(token->id);

@@ -159,7 +159,9 @@ class bpe {
   ids_iterator end_of_part(const vocabulary& words, ids_iterator begin, ids_iterator end) const {
     if (static_cast<std::size_t>(end - begin) <= few || !options_.prefix.empty()) return end;
     auto at = begin + 1;
-    const auto may_merge = [&] { return seams_.find(last_of(words, *(at - 1)), first_of(words, *at)).result != no_token; };
+    const auto may_merge = [&] {
+      return seams_.find(last_of(words, *(at - 1)), first_of(words, *at)).result != no_token;
+    };
     while (at != end && may_merge()) ++at;
     return at;
   }

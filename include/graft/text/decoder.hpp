@@ -212,7 +212,8 @@ class decoder_chain {
   }
 
   static void clean_up(std::string& s) {
-    constexpr std::string_view from[] = {" .", " ?", " !", " ,", " ' ", " n't", " 'm", " do not", " 's", " 've", " 're"};
+    constexpr std::string_view from[] = {" .",  " ?",      " !",  " ,",   " ' ", " n't",
+                                         " 'm", " do not", " 's", " 've", " 're"};
     constexpr std::string_view to[] = {".", "?", "!", ",", "'", "n't", "'m", " don't", "'s", "'ve", "'re"};
     for (std::size_t i = 0; i < std::size(from); ++i) {
       if (s.find(from[i]) != std::string::npos) s = replaced(s, from[i], to[i]);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What happens to a text before it is cut: normal forms, lower case, accents, replacements. Read next:
-// text/pre_tokenizer.hpp.
+// What happens to a text before it is cut: normal forms, lower case, accents, replacements.
+// Read next: text/pre_tokenizer.hpp.
 #pragma once
 #include <string>
 #include <string_view>

@@ -1,18 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // A text to look for: a string, or a regular expression run by PCRE2. Read next: text/pre_tokenizer.hpp.
 #pragma once
-#ifndef PCRE2_CODE_UNIT_WIDTH
-#define PCRE2_CODE_UNIT_WIDTH 8  // the functions below are named in full: another width elsewhere does no harm
-#endif
-#include <pcre2.h>
-
 #include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
 
 #include "graft/core/error.hpp"
-#include "graft/text/pattern_syntax.hpp"
+#include "graft/text/pattern_syntax.hpp"  // and pcre2.h
 #include "graft/text/utf8.hpp"
 
 namespace graft::text {
@@ -61,7 +56,7 @@ class pattern {
     pcre2_jit_compile_8(code, PCRE2_JIT_COMPLETE);  // where there is no compiler, the interpreter does the work
     std::shared_ptr<pcre2_match_context_8> limits(pcre2_match_context_create_8(nullptr), &pcre2_match_context_free_8);
     pcre2_set_match_limit_8(limits.get(), 10'000'000);
-    pcre2_set_heap_limit_8(limits.get(), 64 * 1024);  // KiB
+    pcre2_set_heap_limit_8(limits.get(), 256 * 1024);  // KiB
     return {std::move(source), std::move(owner), std::move(limits)};
   }
 

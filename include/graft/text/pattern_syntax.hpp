@@ -2,6 +2,9 @@
 // Rewrites a regular expression from the syntax tokenizer files use (Oniguruma's) to PCRE2's, or refuses it.
 // Read next: text/pattern.hpp.
 #pragma once
+#ifndef PCRE2_CODE_UNIT_WIDTH
+#define PCRE2_CODE_UNIT_WIDTH 8  // our calls name the width themselves: another one elsewhere does no harm
+#endif
 #include <pcre2.h>
 
 #include <string>

@@ -24,8 +24,8 @@ namespace graft {
 
 struct encode_options {
   bool special_tokens = true;  ///< add what the model expects around a text: begin token, [CLS], [SEP]
-  index_t max_length = 0;      ///< at most so many ids, special ones included: shortens the text; 0: as many as it takes
-  side cut = side::right;      ///< the end a text loses when it is too long
+  index_t max_length = 0;  ///< at most so many ids, special ones included: shortens the text; 0: as many as it takes
+  side cut = side::right;  ///< the end a text loses when it is too long
 };
 
 struct decode_options {

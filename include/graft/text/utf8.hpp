@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// UTF-8 one step at a time: validity, code points, and the replacement of what is not UTF-8. Read next:
-// text/unicode.hpp.
+// UTF-8 one step at a time: validity, code points, and the replacement of what is not UTF-8.
+// Read next: text/unicode.hpp.
 #pragma once
 #include <cstdint>
 #include <cstring>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// WordPiece, the longest known start of a word again and again, and whole words by a table. Read next:
-// text/added_tokens.hpp.
+// WordPiece, the longest known start of a word again and again, and whole words by a table.
+// Read next: text/added_tokens.hpp.
 #pragma once
 #include <algorithm>
 #include <string>

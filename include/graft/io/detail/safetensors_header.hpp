@@ -19,7 +19,8 @@
 namespace graft::detail {
 
 inline constexpr std::size_t safetensors_header_limit = 100'000'000;  // of the format
-inline constexpr std::size_t safetensors_rank_limit = 64;             // ours: bounds what a hostile shape may allocate
+inline constexpr std::size_t safetensors_rank_limit = 64;             // ours: bounds what a hostile header may allocate
+inline constexpr std::size_t safetensors_metadata_limit = 100'000;    // ours: likewise, of entries
 inline constexpr int safetensors_depth_limit = 64;                    // ours: of values the format does not know
 
 // An element type of the format. Nothing in `type` where `dtype` lacks it.
@@ -61,7 +62,7 @@ class safetensors_header final : public json_events {
 
   bool null() override { return unexpected("null"); }
   bool boolean(bool v) override { return unexpected(v ? "true" : "false"); }
-  bool number_integer(json::number_integer_t v) override { return unexpected(concat(v)); }
+  bool number_integer(json::number_integer_t v) override { return unexpected(v == 0 ? "-0" : concat(v)); }
   bool number_float(json::number_float_t, const std::string& text) override { return unexpected(printable(text)); }
   bool number_unsigned(json::number_unsigned_t v) override {
     if (place_ != place::list) return unexpected(concat(v));
@@ -100,9 +101,14 @@ class safetensors_header final : public json_events {
       fields_ = 0;
       offsets_ = 0;
     } else if (place_ == place::metadata) {
+      if (metadata.size() == safetensors_metadata_limit)
+        throw_error<format_error>(name(), ": __metadata__ has more than ", safetensors_metadata_limit, " entries");
       metadata.emplace_back(std::move(k), "");
     } else {
-      field_ = k == "dtype" ? field::type : k == "shape" ? field::shape : k == "data_offsets" ? field::offsets : field::other;
+      field_ = k == "dtype"          ? field::type
+               : k == "shape"        ? field::shape
+               : k == "data_offsets" ? field::offsets
+                                     : field::other;
       if ((fields_ & field_) != 0) refuse(concat(k, " appears twice"));
       fields_ |= field_;
     }
@@ -149,7 +155,8 @@ class safetensors_header final : public json_events {
     if (skipping()) return true;
     if (place_ == place::document) throw_error<format_error>(name(), ": the header is no object but ", got);
     if (place_ == place::metadata)
-      throw_error<format_error>(name(), ": __metadata__ ", in_quotes(metadata.back().first), ": expected a string, got ", got);
+      throw_error<format_error>(name(), ": __metadata__ ", in_quotes(metadata.back().first),
+                                ": expected a string, got ", got);
     if (place_ == place::names && in_metadata_)
       throw_error<format_error>(name(), ": __metadata__: expected an object, got ", got);
     if (place_ == place::names) refuse(concat("expected an object, got ", got));
@@ -169,13 +176,14 @@ class safetensors_header final : public json_events {
     if ((fields_ & field::type) == 0) refuse("has no dtype");
     if ((fields_ & field::shape) == 0) refuse("has no shape");
     if (offsets_ != 2) refuse("has no data_offsets of two entries");
-    std::uint64_t bits = e.type->bits;
+    std::uint64_t bits = e.type->bits;  // of the extents so far: no product of them overflows, even if a later one is 0
     for (const index_t extent : e.shape)
       if (__builtin_mul_overflow(bits, static_cast<std::uint64_t>(extent), &bits))
         refuse(concat("shape ", to_string(e.shape), " of ", e.type->name, " is too large"));
     const auto range = concat("data_offsets [", e.begin, ", ", e.end, "]");
     if (bits % 8 != 0)
-      refuse(concat("shape ", to_string(e.shape), " of ", e.type->name, " takes ", bits, " bits, which are no whole bytes"));
+      refuse(concat("shape ", to_string(e.shape), " of ", e.type->name, " takes ", bits,
+                    " bits, which are no whole bytes"));
     if (e.end < e.begin) refuse(concat(range, " end before they begin"));
     if (e.end - e.begin != bits / 8)
       refuse(concat(range, " hold ", e.end - e.begin, " bytes, but shape ", to_string(e.shape), " of ", e.type->name,

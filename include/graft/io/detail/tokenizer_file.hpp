@@ -65,8 +65,9 @@ class tokenizer_file_builder {
   bool end_object() { return close(); }
   bool end_array() { return close(); }
   template <class Exception>
-  bool parse_error(std::size_t, const std::string&, const Exception& e) {
-    throw_error<format_error>(e.what());
+  bool parse_error(std::size_t, const std::string&, const Exception& e) {  // quotes the file, whatever it contains
+    std::string storage;
+    throw_error<format_error>(text::to_utf8(std::string_view(e.what()).substr(0, 200), storage));
   }
 
  private:

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+// The training loop of a causal language model, and arguments as types. Read next: ../finetune.cpp.
+#pragma once
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "corpus.hpp"
+#include "graft/nn/filter.hpp"
+#include "graft/optim/adamw.hpp"
+#include "graft/optim/clip.hpp"
+#include "graft/optim/schedule.hpp"
+#include "graft/peft/targets.hpp"
+
+namespace app {
+
+struct training_options {
+  index_t steps = 300, batch = 4, sequence = 256;
+  double lr = 1e-3;
+  std::uint64_t seed = 0;
+};
+
+struct training_run {
+  double loss_first = 0, loss_last = 0;  // of the first step, and the mean of the last tenth
+  double tokens_per_second = 0;          // median over the steps after the first
+};
+
+/// Trains what is trainable on random windows: AdamW, a warm-up of a twentieth of the steps, then half a cosine, gradients
+/// clipped to norm 1. Throws state_error when the loss is no longer a number.
+template <class M>
+training_run train(graft::context& ctx, M& model, ids_view tokens, const training_options& o, progress* p = nullptr) {
+  using T = typename M::value_type;
+  const auto parameters = graft::trainable(model);
+  graft::adamw<T> optimizer(parameters, {.lr = o.lr, .weight_decay = 0});
+  progress own("training", static_cast<double>(o.steps), "steps");
+  std::vector<double> rates, losses;
+  graft::token_batch batch;
+  for (index_t step = 0; step < o.steps; ++step) {
+    draw_windows(tokens, o.sequence, o.batch, o.seed, static_cast<std::uint64_t>(step), batch);
+    const stopwatch clock;
+    {
+      graft::tape<T> t(ctx, graft::recording::on, {.training = true, .step = static_cast<std::uint64_t>(step)});
+      const auto loss = model.loss(t, batch);
+      losses.push_back(static_cast<double>(*loss.value.data));
+      if (!std::isfinite(losses.back())) graft::throw_error<graft::state_error>("training: the loss is ", losses.back(), " at step ", step, "; try a lower --lr");
+      t.backward(loss);
+    }
+    graft::clip_gradients<T>(parameters, 1.0);
+    optimizer.step(ctx, graft::cosine_schedule(step, o.steps, o.steps / 20));
+    rates.push_back(static_cast<double>(batch.tokens()) / clock.seconds());
+    if (p == nullptr) own.at(static_cast<double>(step + 1), "loss " + std::to_string(losses.back()));
+  }
+  training_run run;
+  run.loss_first = losses.front();
+  const std::size_t tail = std::max<std::size_t>(1, losses.size() / 10);
+  for (std::size_t i = losses.size() - tail; i < losses.size(); ++i) run.loss_last += losses[i] / static_cast<double>(tail);
+  if (rates.size() > 1) rates.erase(rates.begin());
+  std::ranges::nth_element(rates, rates.begin() + static_cast<std::ptrdiff_t>(rates.size() / 2));
+  run.tokens_per_second = rates[rates.size() / 2];
+  return run;
+}
+
+/// "q_proj,v_proj" or "all-linear".
+inline graft::target_modules parse_targets(const std::string& text) {
+  if (text == "all-linear") return graft::all_linear();
+  std::vector<std::string> names;
+  for (std::size_t first = 0; first <= text.size();) {
+    const std::size_t comma = std::min(text.find(',', first), text.size());
+    if (comma > first) names.push_back(text.substr(first, comma - first));
+    first = comma + 1;
+  }
+  return graft::targets(std::move(names));
+}
+
+inline graft::dtype parse_dtype(std::string_view name) {
+  for (const auto type : {graft::dtype::f32, graft::dtype::bf16, graft::dtype::f16})
+    if (graft::name_of(type) == name) return type;
+  graft::throw_error<graft::option_error>("--dtype \"", name, "\" is not one of f32, bf16, f16");
+}
+
+/// Tokens for a model of random weights: a file's bytes where the vocabulary has that many, else random numbers.
+inline ids random_tokens(const std::string& text, index_t vocabulary, const training_options& o) {
+  ids tokens;
+  if (!text.empty()) {
+    for (const char c : read_text(text)) tokens.push_back(static_cast<unsigned char>(c) % static_cast<std::int32_t>(vocabulary));
+  } else {
+    auto random = graft::random_stream(o.seed).substream("tokens");
+    for (index_t i = 0; i < 20 * o.sequence * o.batch; ++i) tokens.push_back(static_cast<std::int32_t>(random.below(static_cast<std::uint64_t>(vocabulary))));
+  }
+  return tokens;
+}
+
+}  // namespace app

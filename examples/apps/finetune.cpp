@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+// LoRA on a causal language model, from a text file to a PEFT folder.
+#include "common/corpus.hpp"
+#include "common/training.hpp"
+#include "graft/graft.hpp"
+#include "graft/io.hpp"
+#include "graft/text.hpp"
+
+int main(int argc, char** argv) {
+  CLI::App cli("Trains a LoRA adapter on a text and writes it as a PEFT folder.", "finetune");
+  std::string model_path, text, out, targets = "q_proj,v_proj", dtype = "stored";
+  app::training_options training;
+  double holdout = 0.1;
+  bool checkpointing = false;
+  graft::lora_options lora{.rank = 8, .alpha = 16};
+  app::common_options common;
+  cli.add_option("MODEL", model_path, "Checkpoint folder, or random:<shape>")->required();
+  cli.add_option("--text", text, "Text file; for a random model its bytes are the tokens");
+  cli.add_option("--out", out, "PEFT folder to write")->required();
+  cli.add_option("--rank", lora.rank, "Of the adapters");
+  cli.add_option("--alpha", lora.alpha, "The update is scaled by alpha / rank");
+  cli.add_option("--dropout", lora.dropout, "On the input of the update");
+  cli.add_flag("--rslora", lora.rank_stabilised, "Scale by alpha / sqrt(rank)");
+  cli.add_option("--targets", targets, "Names of layers with commas between, or all-linear");
+  cli.add_option("--steps", training.steps, "Optimiser steps")->check(CLI::Range(1, 1 << 30));
+  cli.add_option("--batch", training.batch, "Windows a step")->check(CLI::Range(1, 1 << 16));
+  cli.add_option("--seq", training.sequence, "Tokens a window")->check(CLI::Range(2, 1 << 20));
+  cli.add_option("--lr", training.lr, "Learning rate; falls along a cosine after a short rise");
+  cli.add_option("--seed", training.seed, "Of first values, windows and dropout");
+  cli.add_option("--holdout", holdout, "Share of the text at its end that is scored, not learned")->check(CLI::Range(0.0, 0.9));
+  cli.add_option("--dtype", dtype, "Storage of the frozen weights: f32, bf16, f16, or as stored")->check(CLI::IsMember({"stored", "f32", "bf16", "f16"}));
+  cli.add_flag("--checkpointing", checkpointing, "Keep less for the backward pass, compute more");
+  common.add_to(cli);
+  return app::main(cli, argc, argv, [&] {
+    lora.validate();
+    graft::thread_pool pool(common.threads);
+    graft::context ctx(pool);
+    ctx.seed = training.seed;
+    auto model = graft::load_or_make_llama<float>(model_path, training.seed);
+    if (dtype != "stored") graft::store_weights_as(model, app::parse_dtype(dtype));
+    model.checkpointing = checkpointing;
+    const bool random = model_path.starts_with("random:");
+    const auto tokens = random ? app::random_tokens(text, model.config.vocab_size, training) : graft::load_tokenizer(model_path).encode(app::read_text(text)).ids;
+    const auto held = static_cast<std::size_t>(holdout * static_cast<double>(tokens.size()));
+    const app::ids_view train = app::ids_view(tokens).first(tokens.size() - held), heldout = app::ids_view(tokens).last(held);
+    if (train.size() < 2) graft::throw_error<graft::format_error>("\"", text, "\" leaves ", train.size(), " tokens to learn from, expected 2 or more");
+
+    const auto adapted = graft::attach(model, app::parse_targets(targets), lora, {.seed = training.seed});
+    const auto before = app::evaluate(ctx, model, heldout, training.sequence);
+    const auto run = app::train(ctx, model, train, training);
+    const auto after = app::evaluate(ctx, model, heldout, training.sequence);
+    graft::save_peft(model, out, {.base_model_name = model_path, .task_type = "CAUSAL_LM"});
+
+    const auto trainable = graft::count_parameters(model, graft::is_trainable);
+    std::printf("%td layers, %td trainable parameters, %.0f tokens/s, peak memory %.0f MiB\n", adapted, trainable, run.tokens_per_second,
+                static_cast<double>(app::peak_rss_bytes()) / 1048576);
+    std::printf("loss %.4f -> %.4f, held-out %.4f -> %.4f nats a token; adapter in %s\n", run.loss_first, run.loss_last, before.nll, after.nll, out.c_str());
+    common.write({{"loss_first", run.loss_first}, {"loss_last", run.loss_last}, {"heldout_nll_before", before.nll}, {"heldout_nll_after", after.nll},
+                  {"steps", training.steps}, {"tokens_per_second", run.tokens_per_second}, {"peak_rss_bytes", app::peak_rss_bytes()},
+                  {"trainable_parameters", trainable}, {"threads", pool.concurrency()}});
+  });
+}
