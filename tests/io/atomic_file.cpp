@@ -1,17 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "graft/io/atomic_file.hpp"
 
-#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include <algorithm>
-#include <csignal>
 #include <string>
 #include <vector>
 
 #include "graft/io/mapped_file.hpp"
 #include "support/catch.hpp"
 #include "support/data.hpp"
+#include "support/small_disk.hpp"
 
 using namespace graft;
 
@@ -24,25 +23,6 @@ std::vector<std::string> names_in(const test::temporary_folder& folder) {
   std::ranges::sort(names);
   return names;
 }
-
-// While it lives, no file of this process can grow beyond `bytes`: to a writer the disk is full.
-class small_disk {
- public:
-  explicit small_disk(rlim_t bytes) : handler_(std::signal(SIGXFSZ, SIG_IGN)) {
-    REQUIRE(::getrlimit(RLIMIT_FSIZE, &before_) == 0);
-    const rlimit small{bytes, before_.rlim_max};
-    REQUIRE(::setrlimit(RLIMIT_FSIZE, &small) == 0);
-  }
-  small_disk(const small_disk&) = delete;
-  ~small_disk() {
-    ::setrlimit(RLIMIT_FSIZE, &before_);
-    std::signal(SIGXFSZ, handler_);
-  }
-
- private:
-  void (*handler_)(int);
-  rlimit before_{};
-};
 
 }  // namespace
 
@@ -78,7 +58,7 @@ TEST_CASE("a full disk leaves the old file as it was and nothing beside it") {
   std::string message;
   for (const std::string& text : {large, small}) {
     {
-      const small_disk limit(2000);
+      const test::small_disk limit(2000);
       try {
         write_file_atomically(folder / "file", text);
       } catch (const io_error& e) {
@@ -96,7 +76,7 @@ TEST_CASE("a writer that ignores a full disk does not get its file either") {
   const std::string large(1 << 20, 'n');
   bool failed = false, refused = false;
   {
-    const small_disk limit(2000);
+    const test::small_disk limit(2000);
     try {
       write_file_atomically(folder / "file", [&](byte_sink sink) {
         try {

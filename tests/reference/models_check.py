@@ -36,8 +36,9 @@ def difference(ours, theirs):
 
 
 class Checks:
-    def __init__(self, programs, work, data):
-        self.programs, self.work, self.data = pathlib.Path(programs), pathlib.Path(work), data and pathlib.Path(data)
+    def __init__(self, programs, model_tool, work, data):
+        self.programs, self.model_tool = pathlib.Path(programs), pathlib.Path(model_tool)
+        self.work, self.data = pathlib.Path(work), data and pathlib.Path(data)
 
     def folder(self, name):
         path = self.work / name
@@ -45,7 +46,8 @@ class Checks:
         return path
 
     def program(self, name, *arguments):
-        run = subprocess.run([str(self.programs / name), *map(str, arguments)], capture_output=True, text=True)
+        path = self.model_tool if name == "model_tool" else self.programs / name
+        run = subprocess.run([str(path), *map(str, arguments)], capture_output=True, text=True)
         if run.returncode != 0:
             raise RuntimeError(f"{name} {arguments}: {run.stderr.strip()}")
         return run.stdout
@@ -157,7 +159,7 @@ class Checks:
         model.save_pretrained(path, max_shard_size="40KB")
         print(f"llama-bf16-sharded, {len(list(path.glob('*.safetensors')))} files")
         ours = self.tool("llama", path, {"ids": rows})
-        model = model.float()
+        model = transformers.LlamaForCausalLM.from_pretrained(path, dtype=torch.float32)  # model.float() would keep rotary frequencies rounded to bf16
         check("logits", difference(ours["logits"], torch.cat([model(torch.tensor([r])).logits[0] for r in rows])), 1e-4)
 
     # ---- encoders ----------------------------------------------------------------------------------------------------
@@ -281,14 +283,16 @@ class Checks:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--programs", required=True, help="folder with our programs and model_tool")
+    parser.add_argument("--programs", required=True, help="folder with our example programs")
+    parser.add_argument("--model-tool", required=True, help="tests/reference/model_tool.cpp, built")
     parser.add_argument("--work", required=True, help="folder for files made here")
     parser.add_argument("--data", help="folder with stories260K, tinyshakespeare, sst2")
     parser.add_argument("--minilm", help="folder of all-MiniLM-L6-v2")
     a = parser.parse_args()
     torch.set_num_threads(2)
     transformers.logging.set_verbosity_error()
-    checks = Checks(a.programs, a.work, a.data)
+    transformers.utils.logging.disable_progress_bar()
+    checks = Checks(a.programs, a.model_tool, a.work, a.data)
     checks.check_llamas()
     checks.check_berts()
     if a.data:

@@ -13,7 +13,6 @@
 #include <iterator>
 #include <nlohmann/json.hpp>
 #include <string>
-#include <string_view>
 
 #include "graft/core/thread_pool.hpp"
 #include "graft/io/atomic_file.hpp"
@@ -75,13 +74,13 @@ class progress {
   ~progress() {
     if (on_ && drawn_ >= 0) std::fprintf(stderr, "\r\033[K");
   }
-  void at(double done, std::string_view remark = {}) {
+  void at(double done, const std::string& remark = {}) {
     const double now = clock_.seconds();
     if (!on_ || (drawn_ >= 0 && now - drawn_ < 0.1)) return;
     drawn_ = now;
     const double rate = now > 0 ? done / now : 0, left = rate > 0 ? (total_ - done) / rate : 0;
-    std::fprintf(stderr, "\r\033[K%s %3.0f%%  %.1f %s/s  %.0f s left  %.*s", title_.c_str(), 100 * done / total_, rate, unit_.c_str(), left,
-                 static_cast<int>(remark.size()), remark.data());
+    std::fprintf(stderr, "\r\033[K%s %3.0f%%  %.1f %s/s  %.0f s left  %s", title_.c_str(), 100 * done / total_, rate, unit_.c_str(), left,
+                 remark.c_str());
   }
 
  private:

@@ -101,6 +101,7 @@ class server {
   state_dict checkpoint() const {
     if (open_) throw_error<state_error>("fed::server: round ", round_, " is still open");
     state_dict s = state_;
+    std::erase_if(s.metadata, [](const auto& m) { return m.first == "round"; });  // the state may be a checkpoint itself
     s.metadata.emplace_back("round", std::to_string(round_));
     return s;
   }

@@ -50,11 +50,16 @@ class temporary_file {
     check(bytes.empty() || std::fwrite(bytes.data(), 1, bytes.size(), file_) == bytes.size());
   }
 
-  void take_place() {
+  // Everything is on the disk, under the sibling's name: what could fail for want of room is over.
+  void complete() {
     check(error_ == 0);
     check(std::fflush(file_) == 0);
     sync();
     check(std::fclose(std::exchange(file_, nullptr)) == 0);
+  }
+
+  // Only after complete().
+  void take_place() {
     std::error_code failure;
     std::filesystem::rename(path_, place_, failure);
     if (failure) fail(failure.message());
@@ -117,6 +122,7 @@ inline void write_file_atomically(const std::filesystem::path& path, function_re
   detail::temporary_file file(path);
   const auto sink = [&](std::span<const std::byte> bytes) { file.write(bytes); };
   write(sink);
+  file.complete();
   file.take_place();
 }
 

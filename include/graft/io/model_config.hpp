@@ -30,6 +30,8 @@ inline rotary_config read_rotary(const json_node& root) {
   auto scaling = root.optional("rope_parameters");
   if (!scaling) scaling = root.optional("rope_scaling");
   if (scaling) {
+    for (const auto& [key, node] : scaling->members())
+      if (node.value().is_object()) node.reject("a number or a text: rotary settings by kind of layer are not supported");
     c.theta = scaling->optional<double>("rope_theta").value_or(c.theta);
     auto type = scaling->optional("rope_type");
     if (!type) type = scaling->optional("type");
@@ -45,7 +47,7 @@ inline rotary_config read_rotary(const json_node& root) {
     }
     if (!(c.factor > 0)) scaling->reject("a factor above 0");
   }
-  if (!(c.theta > 0)) root.reject("a rope_theta above 0");
+  if (!(c.theta > 0)) throw_error<format_error>(root.where(), ": rope_theta is ", c.theta, ", expected more than 0");
   for (const std::string_view key : {"partial_rotary_factor"})
     if (const auto part = root.optional(key); part && part->as<double>() != 1) part->reject("1: partly rotated heads are not supported");
   return c;
@@ -81,7 +83,14 @@ inline llama_config read_llama_config(const json_node& root) {
   c.num_hidden_layers = root.required<index_t>("num_hidden_layers");
   c.num_attention_heads = root.required<index_t>("num_attention_heads");
   c.num_key_value_heads = root.optional<index_t>("num_key_value_heads").value_or(c.num_attention_heads);
-  c.head_dim = root.optional<index_t>("head_dim").value_or(c.num_attention_heads > 0 ? c.hidden_size / c.num_attention_heads : 0);
+  if (const auto size = root.optional<index_t>("head_dim")) {
+    c.head_dim = *size;
+  } else if (c.num_attention_heads > 0) {
+    c.head_dim = c.hidden_size / c.num_attention_heads;
+    if (c.hidden_size % c.num_attention_heads != 0)
+      throw_error<format_error>(root.where(), ": hidden_size ", c.hidden_size, " is not a multiple of ", c.num_attention_heads,
+                                " attention heads, and there is no head_dim");
+  }
   c.max_position_embeddings = root.optional<index_t>("max_position_embeddings").value_or(2048);
   c.rms_norm_eps = root.optional<double>("rms_norm_eps").value_or(1e-6);
   c.rotary = detail::read_rotary(root);

@@ -8,6 +8,7 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -84,7 +85,8 @@ struct peft_arrays {
 }  // namespace detail
 
 /// Writes the LoRA adapters of one name, and whatever else of the model is trainable as modules_to_save. The folder is made
-/// if need be; each file appears whole or not at all. Throws state_error when there is no such adapter or it is not LoRA.
+/// if need be. Both files are on the disk before either takes its place, so that a full disk leaves the old two, which belong
+/// together. Throws state_error when there is no such adapter or it is not LoRA, io_error when the files cannot be written.
 template <module M>
 void save_peft(M& model, const std::filesystem::path& folder, const save_peft_options& o = {}) {
   using T = typename M::value_type;
@@ -124,14 +126,25 @@ void save_peft(M& model, const std::filesystem::path& folder, const save_peft_op
     whole.insert(module_path.substr(module_path.rfind('.') + 1));
   }
   config.modules_to_save.assign(whole.begin(), whole.end());
-  std::filesystem::create_directories(folder);
-  save_safetensors(folder / "adapter_model.safetensors", state);
-  write_file_atomically(folder / "adapter_config.json", write_peft_config(config, ranks));
+  const auto arrays = view(state);
+  const auto plan = detail::plan_safetensors(arrays, state.metadata);
+  const std::string settings_text = write_peft_config(config, ranks);
+  std::error_code failure;
+  std::filesystem::create_directories(folder, failure);
+  if (failure) throw_error<io_error>("cannot make the folder \"", folder.string(), "\": ", failure.message());
+  detail::temporary_file weights(folder / "adapter_model.safetensors"), settings(folder / "adapter_config.json");
+  detail::write_safetensors(plan, [&](std::span<const std::byte> part) { weights.write(part); });
+  settings.write(std::as_bytes(std::span(settings_text)));
+  weights.complete();
+  settings.complete();
+  weights.take_place();
+  settings.take_place();
 }
 
 /// Attaches the adapter in a folder. Which layers get one follows from the file's tensors. Throws format_error when the
 /// folder is for another model (it names the tensor and what the model has), when a factor is missing or of the wrong
-/// shape, when values are not finite, or when the configuration asks for what is not supported. Then nothing is attached.
+/// shape, when values are not finite, or when the configuration asks for what is not supported, option_error when the name is
+/// taken. Then the model is as it was.
 template <module M>
 void load_peft(M& model, const std::filesystem::path& folder, const load_peft_options& o = {}) {
   using T = typename M::value_type;
@@ -145,6 +158,8 @@ void load_peft(M& model, const std::filesystem::path& folder, const load_peft_op
   visit_layers(model, [&](std::string_view layer_path, adapted_linear<T>& layer) {
     const auto found = arrays.factors.find(std::string(layer_path));
     if (found == arrays.factors.end()) return;
+    for (const auto& present : layer.adapters)
+      if (present.name == o.name) throw_error<option_error>("load_peft: ", layer_path, " already has an adapter named \"", o.name, "\"");
     const auto [a, b] = found->second;
     if (a == nullptr || b == nullptr) throw_error<format_error>(path.string(), ": ", layer_path, " has one LoRA factor, expected lora_A and lora_B");
     const index_t rank = a->shape.empty() ? 0 : a->shape[0];
@@ -171,7 +186,11 @@ void load_peft(M& model, const std::filesystem::path& folder, const load_peft_op
       throw_error<format_error>(path.string(), ": holds no tensor for target module ", detail::in_quotes(name), " of adapter_config.json");
 
   const auto in_whole = [&](const auto& p) { return find(arrays.whole, p.path) != nullptr; };
-  if (!arrays.whole.empty()) load_state(model, arrays.whole, {}, in_whole);
+  try {
+    if (!arrays.whole.empty()) load_state(model, arrays.whole, {}, in_whole);
+  } catch (const format_error& e) {
+    throw_error<format_error>(path.string(), ": ", e.what());
+  }
   attach(model, target_modules::pattern("", [&](std::string_view p) { return made.contains(std::string(p)); }),
          [&](const adapter_site& s) { return made.at(std::string(s.path)); }, {.name = o.name});
   if (o.trainable) unfreeze(model, in_whole);

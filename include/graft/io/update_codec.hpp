@@ -39,7 +39,7 @@ class safetensors_codec : public fed::codec {
   }
 
   fed::broadcast decode_broadcast(std::span<const std::byte> bytes) const override {
-    state_dict s = from_safetensors(bytes, "broadcast");
+    state_dict s = arrays(bytes, "broadcast");
     require(s.metadata, "graft", "broadcast");
     require(s.metadata, "version", "1");
     const auto round = number<std::uint64_t>(s.metadata, "round");
@@ -47,7 +47,7 @@ class safetensors_codec : public fed::codec {
   }
 
   fed::update decode_update(std::span<const std::byte> bytes) const override {
-    state_dict s = from_safetensors(bytes, "update");
+    state_dict s = arrays(bytes, "update");
     require(s.metadata, "graft", "update");
     require(s.metadata, "version", "1");
     fed::update u{number<std::uint64_t>(s.metadata, "round"), number<std::uint64_t>(s.metadata, "client"),
@@ -58,6 +58,13 @@ class safetensors_codec : public fed::codec {
   }
 
  private:
+  static state_dict arrays(std::span<const std::byte> bytes, std::string_view name) {
+    try {
+      return from_safetensors(bytes, name);
+    } catch (const dtype_error& e) {
+      throw_error<format_error>(e.what());
+    }
+  }
   static const std::string& value(const records<std::string>& metadata, std::string_view key) {
     const std::string* v = find(metadata, key);
     if (v == nullptr) throw_error<format_error>("message: has no ", detail::in_quotes(key));

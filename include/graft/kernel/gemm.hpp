@@ -161,7 +161,8 @@ void matmul_nn(context& ctx, tensor_view<const T, 2> x, matrix_ref w, tensor_vie
   });
 }
 
-/// c = a^T b. Shapes: a (N, K), b (N, M) -> c (K, M), the sum over the N rows. Cost: 2 N M K flops.
+/// c = a^T b. Shapes: a (N, K), b (N, M) -> c (K, M), the sum over the N rows. Cost: 2 N M K flops. Workspace: a copy of
+/// a, unless it is small.
 template <class T, class Arch = simd::default_arch>
 void matmul_tn(context& ctx, tensor_view<const T, 2> a, tensor_view<const T, 2> b, tensor_view<T, 2> c,
                product_scale scale = {}) {
@@ -169,13 +170,22 @@ void matmul_tn(context& ctx, tensor_view<const T, 2> a, tensor_view<const T, 2> 
   const T alpha = static_cast<T>(scale.alpha), beta = static_cast<T>(scale.beta);
   const index_t depth = a.shape[0], rows = a.shape[1], columns = b.shape[1];
   if (columns <= 16 && columns < rows)  // a narrow result: compute its transpose, whose columns are many
-    detail::run_panels<broadcast::from_columns, store::transposed, T, Arch>(
+    return detail::run_panels<broadcast::from_columns, store::transposed, T, Arch>(
         ctx, columns, depth, rows, b.data, b.stride[0], detail::column_panels<T, Arch, T>{a, false}, c.data, c.stride[0],
         alpha, beta);
-  else
-    detail::run_panels<broadcast::from_columns, store::straight, T, Arch>(
-        ctx, rows, depth, columns, a.data, a.stride[0], detail::column_panels<T, Arch, T>{b, rows >= 32}, c.data, c.stride[0],
-        alpha, beta);
+  if (rows >= 64 && depth > 64) {  // down the columns of a, every step would touch another page: transpose it once
+    const index_t ld = detail::padded<T, Arch>(depth);
+    const buffer_handle memory = ctx.pool().take(static_cast<std::size_t>(rows * ld) * sizeof(T));
+    T* const at = reinterpret_cast<T*>(memory.data());
+    ctx.executor().parallel_for(rows, 64, [&](index_t first, index_t last) {
+      pack_rows<T, Arch>(a.data + first, a.stride[0], depth, last - first, at + first * ld, ld);
+    });
+    return detail::run_panels<broadcast::from_rows, store::straight, T, Arch>(
+        ctx, rows, depth, columns, at, ld, detail::column_panels<T, Arch, T>{b, true}, c.data, c.stride[0], alpha, beta);
+  }
+  detail::run_panels<broadcast::from_columns, store::straight, T, Arch>(
+      ctx, rows, depth, columns, a.data, a.stride[0], detail::column_panels<T, Arch, T>{b, rows >= 32}, c.data, c.stride[0],
+      alpha, beta);
 }
 
 }  // namespace graft::kernel

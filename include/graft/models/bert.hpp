@@ -218,6 +218,9 @@ struct bert {
   /// One vector a sequence: (sequences, hidden_size). Throws state_error when the checkpoint came without a pooler and one
   /// is asked for.
   var<T, 2> pooled(tape<T>& t, const token_batch& batch, pooling how) {
+    for (index_t s = 0; s < batch.sequences(); ++s)
+      if (batch.offsets[static_cast<std::size_t>(s) + 1] <= batch.offsets[static_cast<std::size_t>(s)])
+        throw_error<shape_error>("bert: sequence ", s, " has no tokens to pool");
     const auto x = hidden(t, batch);
     if (how == pooling::mean) return mean_rows(t, x, t.batch.sequence_offsets);
     std::vector<std::int32_t> first;

@@ -80,7 +80,7 @@ std::vector<std::int32_t> generate(context& ctx, M& model, std::span<const std::
   const auto longest = model.config.max_position_embeddings;
   if (static_cast<index_t>(prompt.size()) > longest)
     throw_error<shape_error>("generate: the prompt has ", prompt.size(), " tokens, the model allows ", longest);
-  auto cache = model.make_cache(std::min(longest, static_cast<index_t>(prompt.size()) + o.max_tokens));
+  auto cache = model.make_cache(static_cast<index_t>(prompt.size()) + std::clamp<index_t>(o.max_tokens, 0, longest - static_cast<index_t>(prompt.size())));
   sampler choose(o.sampling);
   std::vector<std::int32_t> result;
   token_batch batch;

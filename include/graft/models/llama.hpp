@@ -158,6 +158,7 @@ struct llama_layer {
     auto k = rotate_positions<T>(t, a.k_proj(t, x), a.head_size, pass.positions, pass.cosine, pass.sine);
     auto v = a.v_proj(t, x);
     if (pass.cache != nullptr) {
+      if (k.needs_grad() || v.needs_grad()) throw_error<state_error>("llama: a cache takes no part in training; use a tape that does not record");
       pass.cache->append(number, k.value, v.value);
       k = t.constant(pass.cache->keys(number, pass.key_offsets.back()));
       v = t.constant(pass.cache->values(number, pass.key_offsets.back()));

@@ -61,9 +61,11 @@ class parameter_base {
     slot_ = {};
     trainable_ = false;
   }
-  /// Makes a copy of the values, as T, that can be trained.
+  /// Makes a copy of the values, as T, that can be trained. Throws state_error when there are none yet.
   void unfreeze() {
     if (trainable_) return;
+    if (frozen_.bytes().data() == nullptr && size() != 0)
+      throw_error<state_error>("a parameter of shape ", to_string(shape()), " has no values yet: load or initialise it first");
     value_ = tensor<T, 1>({size()});
     convert_elements(frozen_.type(), frozen_.bytes().data(), size(), value_.data());
     frozen_ = {};
@@ -109,7 +111,7 @@ class parameter_base {
   const T* elements() const noexcept {
     return trainable_ ? value_.data() : reinterpret_cast<const T*>(frozen_.bytes().data());
   }
-  bool holds_elements() const noexcept { return trainable_ || frozen_.template holds<T>(); }
+  bool holds_elements() const noexcept { return trainable_ || (frozen_.template holds<T>() && (frozen_.bytes().data() != nullptr || size() == 0)); }
   const frozen_array& frozen() const noexcept { return frozen_; }
 
  private:

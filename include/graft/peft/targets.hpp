@@ -25,8 +25,8 @@ class target_modules {
     t.names_ = std::move(list);
     return t;
   }
-  /// A layer matches when the predicate accepts its whole path. `text` is the pattern as saved; `matches` decides. io/
-  /// makes these from regular expressions.
+  /// A layer matches when the predicate accepts its whole path. `text` is the pattern as written; `matches` decides.
+  /// target_pattern() of peft/target_pattern.hpp makes these from regular expressions.
   static target_modules pattern(std::string text, std::function<bool(std::string_view)> matches) {
     target_modules t;
     t.kind_ = kind::pattern;

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+// The gate of a SwiGLU block as its operation computes it, with two streams in and one out.
+#include "graft/kernel/elementwise.hpp"
+
+#include "support/report.hpp"
+
+namespace {
+
+using namespace bench;
+
+template <class T>
+void plain_swiglu(index_t n, const T* gate, const T* up, T* y) {
+  for (index_t i = 0; i < n; ++i) y[i] = gate[i] / (1 + std::exp(-gate[i])) * up[i];
+}
+
+void swiglu(benchmark::State& s) {
+  const auto [rows, columns] = activations[s.range(0)];
+  graft::context ctx;
+  const auto gate = random_tensor<float, 2>({rows, columns}, 1), up = random_tensor<float, 2>({rows, columns}, 2);
+  const auto gate_d = random_tensor<double, 2>({rows, columns}, 1), up_d = random_tensor<double, 2>({rows, columns}, 2);
+  tensor<float, 2> y({rows, columns});
+  tensor<double, 2> expected({rows, columns});
+  const auto run = [&] {
+    graft::kernel::map<float>(
+        ctx, y.size(), y.data(), 0.0f, [](auto g, auto u) { return g / (decltype(g)(1.0f) + graft::simd::exp(decltype(g)(0.0f) - g)) * u; },
+        gate.data(), up.data());
+  };
+  run();
+  plain_swiglu(y.size(), gate_d.data(), up_d.data(), expected.data());
+  if (!verify(s, y, expected)) return;
+  measure(s, {.bytes = 3 * float_bytes * static_cast<double>(y.size())}, run,
+          {{"plain", [&] { plain_swiglu(y.size(), gate.data(), up.data(), y.data()); }}});
+}
+BENCHMARK(swiglu)->Apply(each_of(activations));
+
+}  // namespace

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "support/machine.hpp"
+
+#include <sys/resource.h>
+
+#include <cstdio>
+#include <cstring>
+#include <map>
+#include <vector>
+
+#include "graft/simd/simd.hpp"
+#include "support/timing.hpp"
+
+// Present when oneDNN or OpenBLAS was linked.
+extern "C" void omp_set_num_threads(int) __attribute__((weak));
+extern "C" void openblas_set_num_threads(int) __attribute__((weak));
+
+namespace bench {
+
+using batch = graft::simd::batch<float>;
+
+double fma_burst() {
+  constexpr int accumulators = graft::simd::registers == 32 ? 24 : 12;  // more than latency times issue width
+  constexpr int steps = 20000;
+  float factor = 0.999f, term = 0.001f;
+  asm volatile("" : "+m"(factor), "+m"(term));
+  const batch by(factor), plus(term);
+  batch acc[accumulators];
+  GRAFT_UNROLL
+  for (int i = 0; i < accumulators; ++i) acc[i] = batch(static_cast<float>(i));
+  for (int n = 0; n < steps; ++n) {
+    GRAFT_UNROLL
+    for (int i = 0; i < accumulators; ++i) acc[i] = graft::simd::fma(acc[i], by, plus);
+  }
+  batch sum(0.0f);
+  GRAFT_UNROLL
+  for (int i = 0; i < accumulators; ++i) sum += acc[i];
+  volatile float sink = graft::simd::sum(sum);
+  (void)sink;
+  return 2.0 * accumulators * steps * static_cast<double>(graft::simd::width<float>);
+}
+
+double fma_peak() {
+  static const double peak = [] {
+    const auto times = take_turns({{"fma", [] { fma_burst(); }}}, {21, 0.005});
+    return fma_burst() / median(times[0]);
+  }();
+  return peak;
+}
+
+double copy_bandwidth(std::size_t footprint) {
+  static std::map<std::size_t, double> known;
+  auto [at, fresh] = known.try_emplace(footprint);
+  if (fresh) {
+    std::vector<std::byte> from(footprint / 2, std::byte{1}), to(footprint / 2);
+    const auto times = take_turns({{"copy", [&] {
+                                      std::memcpy(to.data(), from.data(), from.size());
+                                      asm volatile("" : : "r"(to.data()) : "memory");
+                                    }}});
+    at->second = static_cast<double>(footprint) / median(times[0]);
+  }
+  return at->second;
+}
+
+std::string describe_machine() {
+  char line[200];
+  std::snprintf(line, sizeof line, "%s, %td floats a vector, multiply-add peak %.0f GFLOP/s, copy %.1f GB/s from memory (one thread)",
+                xsimd::default_arch::name(), graft::simd::width<float>, fma_peak() * 1e-9, copy_bandwidth(std::size_t{256} << 20) * 1e-9);
+  return line;
+}
+
+void use_one_thread() {
+  if (omp_set_num_threads != nullptr) omp_set_num_threads(1);
+  if (openblas_set_num_threads != nullptr) openblas_set_num_threads(1);
+}
+
+double peak_rss_bytes() {
+  rusage usage{};
+  ::getrusage(RUSAGE_SELF, &usage);
+  return static_cast<double>(usage.ru_maxrss) * 1024;
+}
+
+}  // namespace bench

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+// What every kernel's benchmark does after it has verified itself: time, and say how far from the machine's limit it is.
+// Read next: kernel/softmax.cpp.
+#pragma once
+#include <benchmark/benchmark.h>
+
+#include <algorithm>
+#include <cmath>
+#include <span>
+#include <string>
+
+#include "graft/core/context.hpp"
+#include "shapes.hpp"
+#include "support/allocations.hpp"
+#include "support/machine.hpp"
+#include "support/near.hpp"
+#include "support/timing.hpp"
+
+namespace bench {
+
+using graft::tensor;
+using graft::test::random_tensor;
+
+/// What one call does at the least: its arithmetic, and the bytes it must read and write.
+struct work {
+  double flops = 0, bytes = 0;
+};
+
+inline constexpr double float_bytes = sizeof(float);
+
+/// Ends the benchmark with an error unless the arrays agree: max|difference| <= relative * max|reference|.
+template <class T, class U>
+bool verify(benchmark::State& s, std::span<const T> got, std::span<const U> reference, double relative) {
+  double difference = 0, scale = 0;
+  for (std::size_t i = 0; i < got.size(); ++i) {
+    const double d = std::abs(static_cast<double>(got[i]) - static_cast<double>(reference[i]));
+    difference = std::isnan(d) ? HUGE_VAL : std::max(difference, d);
+    scale = std::max(scale, std::abs(static_cast<double>(reference[i])));
+  }
+  if (got.size() == reference.size() && difference <= relative * scale) return true;
+  s.SkipWithError(("wrong: differs by " + std::to_string(difference) + " of " + std::to_string(scale)).c_str());
+  return false;
+}
+template <class T, class U, std::size_t Rank>
+bool verify(benchmark::State& s, const tensor<T, Rank>& got, const tensor<U, Rank>& reference, double relative = 1e-5) {
+  return verify<T, U>(s, got.span(), reference.span(), relative);
+}
+
+/// Times `run`, then against `others` in turns. Counters: GFLOP/s; GB/s; `of_limit`, the share of the time that the
+/// measured peak and copy bandwidth (of arrays of this size) allow; calls of operator new; and for every other, how many
+/// times faster `run` is.
+inline void measure(benchmark::State& s, const work& w, const std::function<void()>& run, std::vector<contender> others = {}) {
+  run();
+  const std::size_t before = graft::test::allocations();
+  run();
+  const std::size_t allocations = graft::test::allocations() - before;
+  for (auto _ : s) {
+    run();
+    benchmark::ClobberMemory();
+  }
+  others.insert(others.begin(), {"graft", run});
+  const round_times times = take_turns(others, {7, 0.005});
+  const double seconds = median(times[0]);
+  const double limit = std::max(w.flops / fma_peak(), w.bytes == 0 ? 0 : w.bytes / copy_bandwidth(static_cast<std::size_t>(w.bytes)));
+  if (w.flops != 0) s.counters["GFLOP/s"] = 1e-9 * w.flops / seconds;
+  if (w.bytes != 0) s.counters["GB/s"] = 1e-9 * w.bytes / seconds;
+  s.counters["of_limit"] = limit / seconds;
+  s.counters["allocations"] = static_cast<double>(allocations);
+  for (std::size_t i = 1; i < others.size(); ++i) s.counters["vs_" + others[i].name] = speed_ratio(times[0], times[i]);
+}
+
+/// Arguments of a benchmark: one number of an entry of a table in shapes.hpp.
+template <std::size_t N, class Shape>
+auto each_of(const Shape (&)[N]) {
+  return [](benchmark::internal::Benchmark* b) { b->DenseRange(0, static_cast<long>(N) - 1)->ArgName("shape"); };
+}
+
+}  // namespace bench

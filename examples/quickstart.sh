@@ -1,0 +1,23 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# Everything from nothing: installs the missing packages, builds Release, and federates an adapter over 16 clients made of the
+# text found on this machine. Usage: sh quickstart.sh [options of the quickstart program]. Results: build/quickstart/.
+set -eu
+root=$(cd "$(dirname "$0")/.." && pwd)
+. "$root/examples/setup.sh"
+# shellcheck disable=SC2086
+need_packages $build_packages
+
+cd "$root"
+mkdir -p build/quickstart
+echo "building the quickstart program"
+cmake --preset release -DGRAFT_BUILD_TESTS=OFF -DGRAFT_BUILD_EXAMPLES=ON >build/quickstart.log 2>&1 || { cat build/quickstart.log >&2; exit 1; }
+cmake --build build/release --target quickstart >>build/quickstart.log 2>&1 || { tail -n 40 build/quickstart.log >&2; exit 1; }
+
+catalogue=build/quickstart/catalogue.tsv
+if [ ! -s "$catalogue" ]; then
+  echo "reading the package catalogue of this machine"
+  sh examples/catalogue.sh "$catalogue" || rm -f "$catalogue"
+fi
+[ ! -s "$catalogue" ] || set -- --catalogue "$catalogue" "$@"
+exec build/release/examples/quickstart --out build/quickstart "$@"

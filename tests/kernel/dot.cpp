@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "graft/kernel/dot.hpp"
+
+#include "support/kernels.hpp"
+
+using namespace graft;
+
+namespace {
+
+template <class T, class E>
+void agrees(index_t depth, index_t rows, index_t few) {
+  const auto values = test::random_tensor<float, 2>({rows, depth}, 1);
+  tensor<E, 2> s({rows, depth});
+  for (index_t i = 0; i < s.size(); ++i) s.data()[i] = convert<E>(values.data()[i]);
+  const auto f = test::random_tensor<T, 2>({few, depth}, 2), start = test::random_tensor<T, 2>({few, rows}, 3);
+  for (const T beta : {T(0), T(0.5)}) {
+    const auto got = test::on_any_threads([&](context& ctx) {
+      auto out = start.clone();
+      if (beta == T(0)) std::fill_n(out.data(), out.size(), std::numeric_limits<T>::quiet_NaN());  // must not be read
+      kernel::dot_product<T, simd::default_arch, E>(ctx, std::as_const(s).view(), f.view(), out.view().transpose(), T(1.5), beta);
+      return out;
+    });
+    const auto expected = test::filled<double>(few, rows, [&](index_t v, index_t r) {
+      return 1.5 * test::plain_sum(depth, [&](index_t k) { return static_cast<double>(convert<float>(s(r, k))) * static_cast<double>(f(v, k)); }) +
+             static_cast<double>(beta) * static_cast<double>(start(v, r));
+    });
+    INFO("depth " << depth << " rows " << rows << " vectors " << few);
+    CHECK(test::near(got, expected, test::tolerance<T>(depth)));
+  }
+}
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("products with few vectors agree with the plain sum", "", float, double) {
+  for (const index_t depth : test::sizes_around_width<TestType>())
+    for (const index_t rows : {1, 7, 8, 9, 25})
+      for (const index_t few : {1, 2, 3, 4, 5, 8}) agrees<TestType, TestType>(depth, rows, few);
+  agrees<TestType, TestType>(64, 2000, 3);  // several tasks
+}
+
+TEST_CASE("products with few vectors take half-precision rows") {
+  for (const index_t depth : test::sizes_around_width<float>()) {
+    agrees<float, bf16>(depth, 9, 3);
+    agrees<float, f16>(depth, 9, 8);
+  }
+  agrees<float, bf16>(64, 2000, 1);
+}

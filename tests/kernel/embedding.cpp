@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "graft/kernel/embedding.hpp"
+
+#include "support/kernels.hpp"
+
+using namespace graft;
+using test::filled;
+
+namespace {
+
+std::vector<std::int32_t> some_ids(index_t n, index_t rows) {
+  std::vector<std::int32_t> ids;
+  for (index_t i = 0; i < n; ++i) ids.push_back(static_cast<std::int32_t>((i * i + 3 * i) % rows));
+  return ids;
+}
+
+template <class T, class E>
+void gathers(index_t c) {
+  const index_t n = test::rows_for_threads(c), rows = 13;
+  const auto ids = some_ids(n, rows);
+  tensor<E, 2> table({rows, c});
+  const auto values = test::random_tensor<float, 2>({rows, c}, 1), start = test::random_tensor<float, 2>({n, c}, 2);
+  for (index_t i = 0; i < table.size(); ++i) table.data()[i] = convert<E>(values.data()[i]);
+  for (const T beta : {T(0), T(0.5)}) {
+    const auto y = test::on_any_threads([&](context& ctx) {
+      auto out = filled<T>(n, c, [&](index_t r, index_t i) { return start(r, i); });
+      kernel::gather_rows<T>(ctx, matrix_ref(std::as_const(table).view()), ids.data(), n, out.data(), beta);
+      return out;
+    });
+    const auto expected = filled<double>(n, c, [&](index_t r, index_t i) {
+      return static_cast<double>(convert<float>(table(ids[static_cast<std::size_t>(r)], i))) + static_cast<double>(beta) * static_cast<double>(start(r, i));
+    });
+    CHECK(test::near(y, expected, beta == T(0) ? 0 : test::tolerance<T>(2)));
+  }
+}
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("rows are looked up from a table of any storage type", "", float, double) {
+  for (const index_t c : test::sizes_around_width<TestType>()) {
+    gathers<TestType, float>(c);
+    gathers<TestType, bf16>(c);
+    gathers<TestType, f16>(c);
+  }
+}
+
+TEMPLATE_TEST_CASE("gradients of rows looked up twice add up", "", float, double) {
+  using T = TestType;
+  const index_t rows = 13, n = 200;
+  const auto ids = some_ids(n, rows);
+  for (const index_t c : {index_t{1}, index_t{63}, index_t{64}, index_t{65}, index_t{200}})  // a task takes 64 columns
+    for (const T beta : {T(0), T(1), T(0.5)}) {
+      const auto dy = test::random_tensor<T, 2>({n, c}, 1), start = test::random_tensor<T, 2>({rows, c}, 2);
+      const auto got = test::on_any_threads([&](context& ctx) {
+        auto out = start.clone();
+        kernel::scatter_rows<T>(ctx, dy.data(), ids.data(), n, out.view(), beta);
+        return out;
+      });
+      const auto expected = filled<double>(rows, c, [&](index_t v, index_t i) {
+        return static_cast<double>(beta) * static_cast<double>(start(v, i)) +
+               test::plain_sum(n, [&](index_t r) { return ids[static_cast<std::size_t>(r)] == v ? dy(r, i) : T(0); });
+      });
+      CHECK(test::near(got, expected, test::tolerance<T>(n)));
+    }
+}

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "graft/ops/loss.hpp"
+
+#include "graft/nn/parameter.hpp"
+#include "graft/ops/elementwise.hpp"
+#include "graft/ops/linear.hpp"
+#include "support/catch.hpp"
+#include "support/near.hpp"
+
+using namespace graft;
+
+namespace {
+
+std::vector<std::int32_t> some_labels(index_t n, index_t classes) {
+  std::vector<std::int32_t> labels;
+  for (index_t i = 0; i < n; ++i) labels.push_back(i % 7 == 3 ? kernel::ignored_label : static_cast<std::int32_t>((i * 5) % classes));
+  return labels;
+}
+
+}  // namespace
+
+TEST_CASE("the fused loss equals the loss of the logits, in value and gradients, over more rows than one chunk") {
+  context ctx;
+  constexpr index_t classes = 11, c = 6;
+  for (const index_t n : {index_t{5}, detail::loss_chunk, 2 * detail::loss_chunk + 37}) {
+    const auto labels = some_labels(n, classes);
+    parameter<double, 2> x(test::random_tensor<double, 2>({n, c}, 1)), w(test::random_tensor<double, 2>({classes, c}, 2));
+    tensor<double, 1> dx({n * c}), dw({classes * c});
+    double value = 0;
+    for (const bool fused : {false, true}) {
+      x.clear_gradient();
+      w.clear_gradient();
+      tape<double> t(ctx);
+      const auto loss = fused ? linear_cross_entropy(t, t.leaf(x), t.leaf(w), labels) : cross_entropy(t, linear(t, t.leaf(x), t.leaf(w)), labels);
+      t.backward(scale(t, loss, 3.0));
+      const tensor_view<const double, 1> gx(x.gradient_values().data(), {n * c}), gw(w.gradient_values().data(), {classes * c});
+      if (fused) {
+        CHECK(*loss.value.data == Approx(value).epsilon(1e-13));
+        CHECK(test::near(gx, std::as_const(dx).view(), test::tolerance<double>(classes + c)));
+        CHECK(test::near(gw, std::as_const(dw).view(), test::tolerance<double>(n + c)));
+      } else {
+        value = *loss.value.data;
+        std::copy_n(gx.data, gx.size(), dx.data());
+        std::copy_n(gw.data, gw.size(), dw.data());
+      }
+    }
+  }
+}
+
+TEST_CASE("rows that count are averaged over themselves alone, and without any the loss is nothing") {
+  context ctx;
+  parameter<double, 2> x(test::random_tensor<double, 2>({4, 3}, 1));
+  const auto loss_of = [&](std::vector<std::int32_t> labels) {
+    tape<double> t(ctx);
+    x.clear_gradient();
+    const auto loss = cross_entropy(t, t.leaf(x), t.keep(std::span<const std::int32_t>(labels)));
+    t.backward(loss);
+    return *loss.value.data;
+  };
+  const double ignored = kernel::ignored_label;
+  CHECK(ignored == -100);
+  const double one = loss_of({-100, 2, -100, -100}), other = loss_of({-100, -100, -100, 0});
+  CHECK(loss_of({-100, 2, -100, 0}) == Approx((one + other) / 2));
+  CHECK(loss_of({-100, -100, -100, -100}) == 0);
+  for (const double g : x.gradient_values()) CHECK(g == 0);
+}
+
+TEST_CASE("labels that no row or no class has are refused") {
+  context ctx;
+  tape<float> t(ctx);
+  const auto x = test::random_tensor<float, 2>({3, 4}, 1), w = test::random_tensor<float, 2>({5, 4}, 2), narrow = test::random_tensor<float, 2>({5, 3}, 2);
+  const auto v = t.constant(x.view());
+  using labels = std::vector<std::int32_t>;
+  CHECK_THROWS_WITH(cross_entropy(t, v, labels{1, 2}), "cross_entropy: there are 3 rows and 2 labels");
+  CHECK_THROWS_WITH(cross_entropy(t, v, labels{1, 4, 0}), "cross_entropy: label 4 at row 1 is not one of 4 classes");
+  CHECK_THROWS_WITH(cross_entropy(t, v, labels{1, 0, -1}), "cross_entropy: label -1 at row 2 is not one of 4 classes");
+  CHECK_THROWS_WITH(linear_cross_entropy(t, v, matrix_ref(w.view()), labels{5, 0, 0}), "linear_cross_entropy: label 5 at row 0 is not one of 5 classes");
+  CHECK_THROWS_WITH(linear_cross_entropy(t, v, matrix_ref(narrow.view()), labels{0, 0, 0}),
+                    "linear_cross_entropy: x has 4 columns, weight has 3 (x is (3, 4), weight is (5, 3))");
+}

