@@ -23,15 +23,17 @@ int main() {
   // [/excerpt parameters]
 
   // [excerpt step]
+  const auto descend = [](auto& p) {
+    for (std::size_t i = 0; i < p.value().size(); ++i) p.value()[i] -= 0.5 * p.gradient_values()[i];
+    p.clear_gradient();
+  };
   for (int step = 0; step <= 100; ++step) {
     graft::tape<double> t(ctx);  // one tape a step; its memory comes from the context and goes back
     const auto value = loss(t);
     t.backward(value);
     if (step % 50 == 0) std::printf("step %3d: loss %.4f, %d nodes on the tape\n", step, *value.value.data, t.nodes());
-    for (auto* p : {static_cast<graft::parameter_base<double>*>(&weight), static_cast<graft::parameter_base<double>*>(&bias)}) {
-      for (std::size_t i = 0; i < p->value().size(); ++i) p->value()[i] -= 0.5 * p->gradient_values()[i];
-      p->clear_gradient();
-    }
+    descend(weight);
+    descend(bias);
   }
   // [/excerpt step]
 

@@ -10,7 +10,6 @@
 
 #include "graft/graft.hpp"
 #include "graft/io.hpp"
-#include "graft/io/npy.hpp"
 
 int main() {
   const auto folder = std::filesystem::temp_directory_path() / "graft_tour_09";

@@ -33,3 +33,9 @@ need_packages() {
   fi
   rm -f "$log"
 }
+
+# find_data: sets GRAFT_DATA, the folder of real models and texts, to the one beside the project unless it is set already.
+find_data() {
+  if [ -z "${GRAFT_DATA:-}" ] && [ -d "$root/../shared/data" ]; then GRAFT_DATA=$(cd "$root/../shared/data" && pwd); fi
+  export GRAFT_DATA="${GRAFT_DATA:-}"
+}

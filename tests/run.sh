@@ -1,20 +1,24 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Installs what is missing, builds the tests and runs them. Usage: sh run.sh [PRESET [options of ctest]]; the preset is release,
-# debug, asan or tsan. GRAFT_DATA names a folder of real models and texts; tests that need it are skipped without it.
+# Installs what is missing, builds the tests and runs them. Usage: sh run.sh [PRESET [LAYER...]]; PRESET is release (the
+# default), debug, asan or tsan; LAYER is a folder of tests with an executable of its own, as core or fed; none: everything.
+# GRAFT_DATA names a folder of real models and texts; tests that need it are skipped without it.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 . "$root/examples/setup.sh"
-# shellcheck disable=SC2086
+# shellcheck disable=SC2086  # lists of words, here and below
 need_packages $build_packages catch2
 preset=release
 if [ $# -gt 0 ]; then preset=$1; shift; fi
-if [ -z "${GRAFT_DATA:-}" ] && [ -d "$root/../shared/data" ]; then GRAFT_DATA=$(cd "$root/../shared/data" && pwd); fi
-export GRAFT_DATA="${GRAFT_DATA:-}"
+find_data
 
 cd "$root"
-echo "building the tests ($preset)"
+echo "building the tests ($preset${1:+: $*})"
 mkdir -p build
-cmake --preset "$preset" -DGRAFT_BUILD_TESTS=ON -DGRAFT_BUILD_EXAMPLES=ON >"build/$preset.log" 2>&1 || { cat "build/$preset.log" >&2; exit 1; }
-cmake --build "build/$preset" >>"build/$preset.log" 2>&1 || { grep -E "error|FAILED" "build/$preset.log" | head -n 40 >&2; exit 1; }
-exec ctest --test-dir "build/$preset" --output-on-failure --schedule-random -j "$(nproc)" "$@"
+log=build/tests-$preset.log
+cmake --preset "$preset" -DGRAFT_BUILD_TESTS=ON -DGRAFT_BUILD_EXAMPLES=ON >"$log" 2>&1 || { cat "$log" >&2; exit 1; }
+targets= layers=
+for layer in "$@"; do targets="$targets test_$layer" layers="$layers${layers:+|}$layer"; done
+cmake --build "build/$preset" --parallel "$(nproc)" ${targets:+--target $targets} >>"$log" 2>&1 ||
+  { grep -E "error|FAILED" "$log" | head -n 40 >&2; exit 1; }
+exec ctest --test-dir "build/$preset" --output-on-failure --progress --parallel "$(nproc)" ${layers:+--label-regex "^($layers)\$"}

@@ -111,7 +111,7 @@ int main(int argc, char** argv) {
   for (const Tensor& t : trained) count += t.numel();
   rusage usage{};
   ::getrusage(RUSAGE_SELF, &usage);
-  std::printf("libtorch %d.%d.%d\n", TORCH_VERSION_MAJOR, TORCH_VERSION_MINOR, TORCH_VERSION_PATCH);
+  std::printf("peer: libtorch %d.%d.%d\n", TORCH_VERSION_MAJOR, TORCH_VERSION_MINOR, TORCH_VERSION_PATCH);
   bench::print_rates(o, times);
   bench::print_value("peak_rss_mib", static_cast<double>(usage.ru_maxrss) / 1024);
   bench::print_value("trainable_parameters", static_cast<double>(count));

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Files and bytes: safetensors, checkpoints, published models, PEFT folders, federated messages. Needs nlohmann_json.
-// Tokenizers are in graft/text.hpp.
+// Files and bytes: safetensors, checkpoints, published models, PEFT folders, federated messages, NumPy's arrays. Needs
+// nlohmann_json. Tokenizers are in graft/text.hpp.
 #pragma once
 #include "graft/io/load_model.hpp"
+#include "graft/io/npy.hpp"
 #include "graft/io/peft_folder.hpp"
 #include "graft/io/update_codec.hpp"

@@ -70,6 +70,9 @@ string(REPEAT "//\n" 600 long)
 header(core/a.hpp "${long}")
 expect("core/a.hpp has 604 lines, at most 600 are allowed")
 
+header(core/a.hpp "// Read next: core/b.hpp.")
+expect("core/a.hpp sends its reader to core/b.hpp, which does not exist")
+
 header(fwd.hpp)
 file(APPEND ${tree}/graft/fwd.hpp "class here;\ntemplate <class T> struct gone;\n")
 header(core/a.hpp "class here {" "};")

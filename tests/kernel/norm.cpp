@@ -94,7 +94,8 @@ TEMPLATE_TEST_CASE("layer_norm and its gradients equal the plain formulas", "", 
       const auto dx = k.run(k.start.data(), {k.n, c}, [&](context& ctx, T* out) {
         kernel::layer_norm_backward<T>(ctx, k.n, c, k.x.data(), k.gain.data(), mean.data(), scale.data(), k.dy.data(), out, beta);
       });
-      CHECK(test::near(dx, k.dx(true, static_cast<double>(beta)), 8 * test::tolerance<T>(c)));
+      if (c > 1 || beta != T(0)) CHECK(test::near(dx, k.dx(true, static_cast<double>(beta)), 8 * test::tolerance<T>(c)));
+      else for (const T v : dx.span()) REQUIRE(std::abs(static_cast<double>(v)) <= 4 * test::tolerance<T>(1));  // a lone value is its own mean: terms below 4 cancel
       const auto dgain = k.run(k.start_gain.data(), {1, c}, [&](context& ctx, T* out) {
         kernel::layer_norm_gain_backward<T>(ctx, k.n, c, k.x.data(), mean.data(), scale.data(), k.dy.data(), out, beta);
       });

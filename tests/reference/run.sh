@@ -8,8 +8,7 @@ here=$root/tests/reference work=$root/build/reference
 . "$root/examples/setup.sh"
 # shellcheck disable=SC2086
 need_packages $build_packages catch2 python3 python3-venv
-if [ -z "${GRAFT_DATA:-}" ] && [ -d "$root/../shared/data" ]; then GRAFT_DATA=$(cd "$root/../shared/data" && pwd); fi
-export GRAFT_DATA="${GRAFT_DATA:-}"
+find_data
 mkdir -p "$work"
 
 python=$work/venv/bin/python
@@ -30,7 +29,7 @@ fi
 cd "$root"
 echo "building the programs to compare"
 cmake --preset release -DGRAFT_BUILD_TESTS=ON -DGRAFT_BUILD_EXAMPLES=ON >build/reference.log 2>&1 || { cat build/reference.log >&2; exit 1; }
-cmake --build build/release --target model_tool npy_tool safetensors_tool tokenize generate perplexity finetune embed >>build/reference.log 2>&1 ||
+cmake --build build/release --parallel "$(nproc)" --target model_tool npy_tool safetensors_tool tokenize generate perplexity finetune embed >>build/reference.log 2>&1 ||
   { grep -E "error|FAILED" build/reference.log | head -n 40 >&2; exit 1; }
 
 tools=build/release/tests/reference

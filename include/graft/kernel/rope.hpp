@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Rotary position embedding in the half-split convention of the published checkpoints. Read next: ops/rope.hpp.
+// Rotary position embedding in the half-split convention of the published checkpoints. Read next: ops/attention.hpp.
 #pragma once
 #include <cstdint>
 #include <span>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Model state out of and into named arrays, strictly: everything that does not fit is reported, and then nothing changes.
-// Read next: io/checkpoint.hpp, io/peft.hpp.
+// Read next: io/checkpoint.hpp, io/peft_folder.hpp.
 #pragma once
 #include <algorithm>
 #include <memory>

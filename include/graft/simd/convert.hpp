@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Loads that widen a storage type to the compute type on the way. Read next: kernel/pack.hpp.
+// Loads that widen a storage type to the compute type on the way. Read next: kernel/panel.hpp.
 #pragma once
 #include <cstdint>
 #include <cstring>
