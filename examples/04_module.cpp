@@ -52,7 +52,7 @@ int main() {
     const auto loss = graft::cross_entropy(t, model(t, t.constant(graft::tensor_view<const float, 2>(points))), labels);
     t.backward(loss);
     optimizer.step(ctx, graft::cosine_schedule(step, 400));
-    if (step % 100 == 0) std::printf("step %3d: loss %.4f\n", step, static_cast<double>(*loss.value.data));
+    if (step % 100 == 0) std::printf("step %3d: loss %.4f\n", step, static_cast<double>(loss.item()));
   }
   // [/excerpt train]
 

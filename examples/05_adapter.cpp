@@ -33,7 +33,7 @@ int main() {
     const auto loss = model.loss(tape, batch);  // mean over the labels, in nats
     tape.backward(loss);
     optimizer.step(ctx);
-    if (step % 10 == 0) std::printf("step %2d: loss %.3f\n", step, static_cast<double>(*loss.value.data));
+    if (step % 10 == 0) std::printf("step %2d: loss %.3f\n", step, static_cast<double>(loss.item()));
   }
   // [/excerpt train]
 

@@ -51,7 +51,7 @@ int main() {
     const auto loss = model.loss(tape, batch);
     tape.backward(loss);
     optimizer.step(ctx);
-    last = static_cast<double>(*loss.value.data);
+    last = static_cast<double>(loss.item());
     if (step == 0) first = last;
   }
   std::printf("loss %.3f -> %.3f\n", first, last);

@@ -33,7 +33,7 @@ std::vector<std::byte> answer_round(graft::llama<float>& model, graft::fed::clie
     for (int step = 0; step < 5; ++step) {
       graft::tape<float> t(ctx);
       const auto l = m.loss(t, batch);
-      loss = static_cast<double>(*l.value.data);
+      loss = static_cast<double>(l.item());
       t.backward(l);
       optimizer.step(ctx);
     }

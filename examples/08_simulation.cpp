@@ -45,7 +45,7 @@ graft::fed::update train_client(worker& w, graft::fed::client_id id, const graft
     for (int step = 0; step < 10; ++step) {
       graft::tape<float> t(w.ctx);
       const auto l = graft::cross_entropy(t, m.layer(t, t.constant(std::as_const(data.points).view())), data.labels);
-      loss = static_cast<double>(*l.value.data);
+      loss = static_cast<double>(l.item());
       t.backward(l);
       optimizer.step(w.ctx);
     }

@@ -24,7 +24,7 @@ cost measure(graft::context& ctx, graft::llama<float>& model, const graft::token
     graft::tape<float> t(ctx);
     const auto l = model.loss(t, batch);
     t.backward(l);
-    loss = static_cast<double>(*l.value.data);
+    loss = static_cast<double>(l.item());
   }
   ctx.cost = nullptr;
   return {loss, meter.total(), meter.total("model.layers.0.self_attn"), meter.total("model.layers.0.mlp")};

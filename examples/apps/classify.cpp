@@ -123,11 +123,11 @@ void train_adapter(graft::context& ctx, graft::bert_classifier<float>& model, co
       const auto batch = make_batch(train, std::span(order).subspan(first, std::min(batch_size, order.size() - first)));
       graft::tape<float> t(ctx, graft::recording::on, {.training = true, .step = static_cast<std::uint64_t>(step)});
       const auto loss = model.loss(t, batch);
-      if (!std::isfinite(*loss.value.data)) graft::throw_error<graft::state_error>("training: the loss is not a number at step ", step, "; try a lower --lr");
+      if (!std::isfinite(loss.item())) graft::throw_error<graft::state_error>("training: the loss is not a number at step ", step, "; try a lower --lr");
       t.backward(loss);
-      graft::clip_gradients<float>(parameters, 1.0);
+      graft::clip_gradients(parameters, 1.0);
       optimizer.step(ctx, graft::linear_schedule(step, total, total / 20));
-      progress.at(static_cast<double>(step + 1), "loss " + std::to_string(*loss.value.data));
+      progress.at(static_cast<double>(step + 1), "loss " + std::to_string(loss.item()));
     }
   }
 }
@@ -147,7 +147,7 @@ int main(int argc, char** argv) {
   cli.add_option("--rank", lora.rank, "Of the adapters");
   cli.add_option("--alpha", lora.alpha, "The update is scaled by alpha / rank");
   cli.add_option("--dropout", lora.dropout, "On the input of the update");
-  cli.add_option("--targets", targets, "Names of layers with commas between, or all-linear");
+  cli.add_option("--targets", targets, "Names of layers with commas between, all-linear, or a regular expression for whole paths");
   cli.add_option("--epochs", o.epochs, "Passes over the training file")->check(CLI::Range(1, 10000));
   cli.add_option("--batch", o.batch, "Texts a step")->check(CLI::Range(1, 1 << 16));
   cli.add_option("--max-length", o.max_length, "Longer texts are cut to so many tokens")->check(CLI::Range(3, 1 << 16));

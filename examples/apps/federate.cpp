@@ -58,7 +58,7 @@ int main(int argc, char** argv) {
   cli.add_option("--lr", o.lr, "Learning rate; falls along a cosine over the rounds");
   cli.add_option("--rank", o.lora.rank, "Of the adapters");
   cli.add_option("--alpha", o.lora.alpha, "The update is scaled by alpha / rank");
-  cli.add_option("--targets", o.targets, "Names of layers with commas between, or all-linear");
+  cli.add_option("--targets", o.targets, "Names of layers with commas between, all-linear, or a regular expression for whole paths");
   cli.add_option("--rule", rule, "fedavg (weighted by samples) or fedavg-uniform")->check(CLI::IsMember({"fedavg", "fedavg-uniform"}));
   cli.add_option("--seed", o.seed, "Of first values, windows and the drawing of clients");
   cli.add_option("--out", out, "PEFT folder to write")->required();

@@ -21,7 +21,7 @@ int main(int argc, char** argv) {
   cli.add_option("--alpha", lora.alpha, "The update is scaled by alpha / rank");
   cli.add_option("--dropout", lora.dropout, "On the input of the update");
   cli.add_flag("--rslora", lora.rank_stabilised, "Scale by alpha / sqrt(rank)");
-  cli.add_option("--targets", targets, "Names of layers with commas between, or all-linear");
+  cli.add_option("--targets", targets, "Names of layers with commas between, all-linear, or a regular expression for whole paths");
   cli.add_option("--steps", training.steps, "Optimiser steps")->check(CLI::Range(1, 1 << 30));
   cli.add_option("--batch", training.batch, "Windows a step")->check(CLI::Range(1, 1 << 16));
   cli.add_option("--seq", training.sequence, "Tokens a window")->check(CLI::Range(2, 1 << 20));

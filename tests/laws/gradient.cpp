@@ -111,6 +111,17 @@ const std::vector<op_case> every_op{
          return dropout(t, x, 0.4, 11);
        });
      }},
+    {"norms with computed gains that are gone before backward", [](context& c) {
+       test::leaves p;
+       auto& x = p.matrix(7, 20);
+       auto &gain = p.vector(20), &bias = p.vector(20);
+       return p.gradient_error(c, [&](t64& t) {
+         const auto g = t.leaf(gain);
+         const auto y = rms_norm(t, t.leaf(x), multiply(t, g, g));
+         const auto z = layer_norm(t, y, multiply(t, g, g), t.leaf(bias));
+         return weigh(t, multiply(t, z, z));
+       });
+     }},
     {"rms_norm", [](context& c) {
        test::leaves p;
        auto& x = p.matrix(7, 20);

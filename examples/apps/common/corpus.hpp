@@ -44,7 +44,7 @@ score evaluate(graft::context& ctx, M& model, ids_view tokens, index_t sequence,
   const auto flush = [&] {
     if (pending == 0) return;
     graft::tape<typename M::value_type> t(ctx, graft::recording::off);
-    sum += static_cast<double>(*model.loss(t, batch).value.data) * static_cast<double>(pending);
+    sum += static_cast<double>(model.loss(t, batch).item()) * static_cast<double>(pending);
     s.tokens += pending;
     pending = 0;
     batch.clear();

@@ -169,9 +169,9 @@ class federation {
       }
       graft::tape<float> t(ctx, graft::recording::on, {.training = true, .step = static_cast<std::uint64_t>(step)});
       const auto loss = model.loss(t, batch);
-      sum += static_cast<double>(*loss.value.data);
+      sum += static_cast<double>(loss.item());
       t.backward(loss);
-      graft::clip_gradients<float>(parameters, 1.0);
+      graft::clip_gradients(parameters, 1.0);
       optimizer.step(ctx, graft::cosine_schedule(step, total));
       if (p != nullptr) p->at(static_cast<double>(step - first + 1));
     }

@@ -12,7 +12,7 @@
 #include "graft/optim/adamw.hpp"
 #include "graft/optim/clip.hpp"
 #include "graft/optim/schedule.hpp"
-#include "graft/peft/targets.hpp"
+#include "graft/peft/target_pattern.hpp"
 
 namespace app {
 
@@ -43,11 +43,11 @@ training_run train(graft::context& ctx, M& model, ids_view tokens, const trainin
     {
       graft::tape<T> t(ctx, graft::recording::on, {.training = true, .step = static_cast<std::uint64_t>(step)});
       const auto loss = model.loss(t, batch);
-      losses.push_back(static_cast<double>(*loss.value.data));
+      losses.push_back(static_cast<double>(loss.item()));
       if (!std::isfinite(losses.back())) graft::throw_error<graft::state_error>("training: the loss is ", losses.back(), " at step ", step, "; try a lower --lr");
       t.backward(loss);
     }
-    graft::clip_gradients<T>(parameters, 1.0);
+    graft::clip_gradients(parameters, 1.0);
     optimizer.step(ctx, graft::cosine_schedule(step, o.steps, o.steps / 20));
     rates.push_back(static_cast<double>(batch.tokens()) / clock.seconds());
     if (p == nullptr) own.at(static_cast<double>(step + 1), "loss " + std::to_string(losses.back()));
@@ -62,9 +62,10 @@ training_run train(graft::context& ctx, M& model, ids_view tokens, const trainin
   return run;
 }
 
-/// "q_proj,v_proj" or "all-linear".
+/// "q_proj,v_proj", "all-linear", or a regular expression for whole paths.
 inline graft::target_modules parse_targets(const std::string& text) {
   if (text == "all-linear") return graft::all_linear();
+  if (text.find_first_of("\\*+?^$|()[]{}") != std::string::npos) return graft::target_pattern(text);
   std::vector<std::string> names;
   for (std::size_t first = 0; first <= text.size();) {
     const std::size_t comma = std::min(text.find(',', first), text.size());

@@ -182,6 +182,12 @@ class tape {
     GRAFT_ASSERT(x.contiguous());
     return {{const_cast<T*>(x.data), x.shape}, {}, no_node};
   }
+  template <std::size_t R>
+  var<T, R> constant(tensor_view<T, R> x) { return constant(tensor_view<const T, R>(x)); }
+  template <std::size_t R>
+  var<T, R> constant(const tensor<T, R>& x) { return constant(x.view()); }
+  template <std::size_t R>
+  var<T, R> constant(const tensor<T, R>&& x) = delete;  // it would be gone before the tape
 
   /// A new value of pooled, uninitialised memory, for an operation to fill.
   template <std::size_t R>

@@ -21,6 +21,12 @@ struct var {
 
   bool needs_grad() const noexcept { return id != no_node; }
   const extents<Rank>& shape() const noexcept { return value.shape; }
+  /// The number itself: of a loss, say.
+  T item() const noexcept
+    requires(Rank == 0)
+  {
+    return *value.data;
+  }
 };
 
 /// Where a leaf's gradient gathers: as many elements as the leaf has. While `written` is false the elements mean nothing

@@ -29,6 +29,7 @@ var<T, 2> rms_norm(tape<T>& t, const var<T, 2>& x, const var<T, 1>& gain, double
   const bool needs = x.needs_grad() || gain.needs_grad();
   const auto xs = t.save_if(needs, x), gs = tensor_view<const T, 2>{gain.value.data, {1, c}};
   const auto fs = t.save_if(needs, factor);
+  t.save_if(x.needs_grad(), gain);
   t.record({"rms_norm", 4 * static_cast<std::uint64_t>(n * c)}, y, needs,
            [=, xi = x.id, gi = gain.id](tensor_view<const T, 2> dy, tape<T>& g) {
              if (gi != no_node) {
@@ -58,6 +59,7 @@ var<T, 2> layer_norm(tape<T>& t, const var<T, 2>& x, const var<T, 1>& gain, cons
   const bool statistics = x.needs_grad() || gain.needs_grad();
   const auto xs = t.save_if(statistics, x);
   t.save_if(statistics, moments);
+  t.save_if(x.needs_grad(), gain);
   t.record({"layer_norm", 7 * static_cast<std::uint64_t>(n * c)}, y, statistics || bias.needs_grad(),
            [=, gs = gain.value.data, xi = x.id, gi = gain.id, bi = bias.id](tensor_view<const T, 2> dy, tape<T>& g) {
              if (bi != no_node) {

@@ -3,6 +3,7 @@
 #pragma once
 #include <cmath>
 #include <span>
+#include <vector>
 
 #include "graft/nn/parameter.hpp"
 
@@ -20,6 +21,10 @@ double clip_gradients(std::span<const parameter_ref<T>> parameters, double limit
     for (const auto& p : parameters)
       for (T& g : p.parameter->gradient_values()) g *= static_cast<T>(limit / norm);
   return norm;
+}
+template <class T>
+double clip_gradients(const std::vector<parameter_ref<T>>& parameters, double limit) {
+  return clip_gradients(std::span<const parameter_ref<T>>(parameters), limit);
 }
 
 }  // namespace graft
