@@ -6,7 +6,7 @@
 using namespace graft;
 
 TEST_CASE("messages are put together from texts and numbers") {
-  CHECK(concat("x is ", 3, ", y is ", 0.5, ", z is ", 1e-10f, '!', std::string("?"), std::size_t{18446744073709551615u}) ==
+  CHECK(concat("x is ", 3, ", y is ", 0.5, ", z is ", 1e-10, '!', std::string("?"), std::size_t{18446744073709551615u}) ==
         "x is 3, y is 0.5, z is 1e-10!?18446744073709551615");
   CHECK(concat().empty());
 }
