@@ -11,8 +11,7 @@ need_packages $build_packages
 cd "$root"
 mkdir -p build/quickstart
 echo "building the quickstart program"
-cmake --preset release -DGRAFT_BUILD_TESTS=OFF -DGRAFT_BUILD_EXAMPLES=ON >build/quickstart.log 2>&1 || { cat build/quickstart.log >&2; exit 1; }
-cmake --build build/release --parallel "$(nproc)" --target quickstart >>build/quickstart.log 2>&1 || { tail -n 40 build/quickstart.log >&2; exit 1; }
+build release build/quickstart.log OFF quickstart
 
 catalogue=build/quickstart/catalogue.tsv
 if [ ! -s "$catalogue" ]; then

@@ -14,11 +14,7 @@ find_data
 
 cd "$root"
 echo "building the tests ($preset${1:+: $*})"
-mkdir -p build
-log=build/tests-$preset.log
-cmake --preset "$preset" -DGRAFT_BUILD_TESTS=ON -DGRAFT_BUILD_EXAMPLES=ON >"$log" 2>&1 || { cat "$log" >&2; exit 1; }
 targets= layers=
 for layer in "$@"; do targets="$targets test_$layer" layers="$layers${layers:+|}$layer"; done
-cmake --build "build/$preset" --parallel "$(nproc)" ${targets:+--target $targets} >>"$log" 2>&1 ||
-  { grep -E "error|FAILED" "$log" | head -n 40 >&2; exit 1; }
+build "$preset" "build/tests-$preset.log" ON $targets
 exec ctest --test-dir "build/$preset" --output-on-failure --progress --parallel "$(nproc)" ${layers:+--label-regex "^($layers)\$"}

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Sentence vectors from a BERT-type encoder.
+#include "common/adapters.hpp"
 #include "common/app.hpp"
 #include "graft/graft.hpp"
 #include "graft/io.hpp"
@@ -7,12 +8,13 @@
 
 int main(int argc, char** argv) {
   CLI::App cli("One vector for every line of a text file, on standard output, numbers apart by spaces.", "embed");
-  std::string model_path, text, adapter, pool_name = "mean";
+  std::string model_path, text, pool_name = "mean";
+  std::vector<std::string> adapters;
   bool normalize = false;
   app::common_options common;
   cli.add_option("MODEL", model_path, "Checkpoint folder of a BERT-type encoder")->required();
   cli.add_option("--text", text, "Text file, one sentence a line")->required();
-  cli.add_option("--adapter", adapter, "PEFT folder to attach");
+  app::add_adapter_option(cli, adapters);
   cli.add_option("--pool", pool_name, "How token vectors become one: mean or cls")->check(CLI::IsMember({"mean", "cls"}));
   cli.add_flag("--normalize", normalize, "Scale every vector to length 1");
   common.add_to(cli);
@@ -21,7 +23,7 @@ int main(int argc, char** argv) {
     graft::context ctx(pool);
     auto model = graft::load_bert<float>(model_path);
     const auto words = graft::load_tokenizer(model_path);
-    if (!adapter.empty()) graft::load_peft(model, adapter, {.trainable = false});
+    app::load_adapters(model, adapters);
     std::vector<std::string> lines;
     const std::string all = app::read_text(text);
     for (std::size_t first = 0; first < all.size();) {

@@ -4,6 +4,7 @@
 
 #include "common/federation.hpp"
 #include "common/table.hpp"
+#include "graft/io/load_model.hpp"
 #include "graft/text.hpp"
 
 namespace {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Text from a checkpoint folder, token by token.
+#include "common/adapters.hpp"
 #include "common/app.hpp"
 #include "graft/graft.hpp"
 #include "graft/io.hpp"
@@ -21,7 +22,7 @@ int main(int argc, char** argv) {
   cli.add_option("--top-k", options.sampling.top_k, "Sample from the k likeliest tokens; 0: all");
   cli.add_option("--top-p", options.sampling.top_p, "Sample from the likeliest tokens that reach this probability together");
   cli.add_option("--seed", options.sampling.seed, "Of the sampling");
-  cli.add_option("--adapter", adapters, "PEFT folder to attach; may be given several times");
+  app::add_adapter_option(cli, adapters);
   common.add_to(cli);
   return app::main(cli, argc, argv, [&] {
     if (greedy) options.sampling.temperature = 0;
@@ -30,8 +31,7 @@ int main(int argc, char** argv) {
     graft::context ctx(pool);
     auto model = graft::load_or_make_llama<float>(model_path);
     const auto words = graft::load_tokenizer(model_path);
-    for (std::size_t i = 0; i < adapters.size(); ++i)
-      graft::load_peft(model, adapters[i], {.name = i == 0 ? "default" : "adapter" + std::to_string(i + 1), .trainable = false});
+    app::load_adapters(model, adapters);
     options.stop = model.config.eos_token_ids;
 
     auto ids = words.encode(prompt).ids;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // How well a causal language model predicts a text.
+#include "common/adapters.hpp"
 #include "common/corpus.hpp"
 #include "graft/graft.hpp"
 #include "graft/io.hpp"
@@ -15,7 +16,7 @@ int main(int argc, char** argv) {
   app::common_options common;
   cli.add_option("MODEL", model_path, "Checkpoint folder")->required();
   cli.add_option("--text", text, "Text file")->required();
-  cli.add_option("--adapter", adapters, "PEFT folder to attach; may be given several times");
+  app::add_adapter_option(cli, adapters);
   cli.add_flag("--merge", merge, "Fold the adapters into the weights first");
   cli.add_option("--seq", sequence, "Tokens in a window")->check(CLI::Range(2, 1 << 20));
   cli.add_option("--limit-tokens", limit, "Score at most so many tokens; 0: all")->check(CLI::NonNegativeNumber);
@@ -25,8 +26,7 @@ int main(int argc, char** argv) {
     graft::context ctx(pool);
     auto model = graft::load_llama<float>(model_path);
     const auto words = graft::load_tokenizer(model_path);
-    for (std::size_t i = 0; i < adapters.size(); ++i)
-      graft::load_peft(model, adapters[i], {.name = i == 0 ? "default" : "adapter" + std::to_string(i + 1), .trainable = false});
+    app::load_adapters(model, adapters);
     if (merge) graft::merge_adapters(model);
     const auto ids = words.encode(app::read_text(text)).ids;
     if (ids.size() < 2) graft::throw_error<graft::format_error>("\"", text, "\" gives ", ids.size(), " tokens, expected 2 or more");

@@ -6,6 +6,7 @@
 #include "common/catalogue.hpp"
 #include "common/federation.hpp"
 #include "common/report.hpp"
+#include "graft/io/load_model.hpp"
 
 namespace {
 

@@ -30,9 +30,14 @@ token_batch read_batch(const json_node& request) {
   return b;
 }
 
-/// Loss and gradients of everything trainable, under their paths.
+/// Logits, loss, and the gradients of everything trainable under their paths.
 template <class M>
-void put_gradients(state_dict& out, context& ctx, M& model, const token_batch& batch) {
+void put_results(state_dict& out, M& model, const token_batch& batch) {
+  context ctx;
+  {
+    tape<float> t(ctx, recording::off);
+    put<2>(out, "logits", model.logits(t, batch).value);
+  }
   tape<float> t(ctx);
   const auto loss = model.loss(t, batch);
   put<0>(out, "loss", loss.value);
@@ -45,15 +50,9 @@ void put_gradients(state_dict& out, context& ctx, M& model, const token_batch& b
 }
 
 void run_llama(state_dict& out, const std::string& folder, const json_node& request, const char* adapter) {
-  context ctx;
   auto model = load_llama<float>(folder);
   if (adapter != nullptr) load_peft(model, adapter);
-  const auto batch = read_batch(request);
-  {
-    tape<float> t(ctx, recording::off);
-    put<2>(out, "logits", model.logits(t, batch).value);
-  }
-  put_gradients(out, ctx, model, batch);
+  put_results(out, model, read_batch(request));
 }
 
 void run_bert(state_dict& out, const std::string& folder, const json_node& request, const char* adapter) {
@@ -68,16 +67,11 @@ void run_bert(state_dict& out, const std::string& folder, const json_node& reque
 }
 
 void run_classifier(state_dict& out, const std::string& folder, const json_node& request, const char* adapter) {
-  context ctx;
   auto model = load_bert_classifier<float>(folder, read_label_count(folder));
   if (adapter != nullptr) load_peft(model, adapter);
   auto batch = read_batch(request);
   batch.labels = request.required<std::vector<std::int32_t>>("labels");
-  {
-    tape<float> t(ctx, recording::off);
-    put<2>(out, "logits", model.logits(t, batch).value);
-  }
-  put_gradients(out, ctx, model, batch);
+  put_results(out, model, batch);
 }
 
 }  // namespace

@@ -28,9 +28,7 @@ fi
 
 cd "$root"
 echo "building the programs to compare"
-cmake --preset release -DGRAFT_BUILD_TESTS=ON -DGRAFT_BUILD_EXAMPLES=ON >build/reference.log 2>&1 || { cat build/reference.log >&2; exit 1; }
-cmake --build build/release --parallel "$(nproc)" --target model_tool npy_tool safetensors_tool tokenize generate perplexity finetune embed >>build/reference.log 2>&1 ||
-  { grep -E "error|FAILED" build/reference.log | head -n 40 >&2; exit 1; }
+build release build/reference.log ON model_tool npy_tool safetensors_tool tokenize generate perplexity finetune embed
 
 tools=build/release/tests/reference
 data=${GRAFT_DATA:+--data "$GRAFT_DATA"}

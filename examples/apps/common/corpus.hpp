@@ -16,9 +16,8 @@ using graft::index_t;
 using ids = std::vector<std::int32_t>;
 using ids_view = std::span<const std::int32_t>;
 
-/// Windows drawn at random, a function of (seed, step): the same for every way of training they are used for.
-inline void draw_windows(ids_view tokens, index_t sequence, index_t count, std::uint64_t seed, std::uint64_t step, graft::token_batch& batch) {
-  batch.clear();
+/// Adds windows drawn at random, a function of (seed, step): the same for every way of training they are used for.
+inline void add_windows(ids_view tokens, index_t sequence, index_t count, std::uint64_t seed, std::uint64_t step, graft::token_batch& batch) {
   const auto length = std::min<std::size_t>(static_cast<std::size_t>(sequence), tokens.size());
   auto random = graft::random_stream(seed).substream("windows").substream(step);
   for (index_t i = 0; i < count; ++i) {

@@ -159,14 +159,12 @@ class federation {
     const auto parameters = graft::trainable(model);
     graft::adamw<float> optimizer(parameters, {.lr = options_.lr, .weight_decay = 0});
     const index_t total = options_.rounds * options_.local_steps;
-    graft::token_batch batch, part;
+    graft::token_batch batch;
     double sum = 0;
     for (index_t step = first; step < first + count; ++step) {
       batch.clear();
-      for (const std::size_t c : who) {
-        draw_windows(clients_[c].train, options_.sequence, options_.batch, graft::mix(options_.seed, c), static_cast<std::uint64_t>(step), part);
-        append(batch, part);
-      }
+      for (const std::size_t c : who)
+        add_windows(clients_[c].train, options_.sequence, options_.batch, graft::mix(options_.seed, c), static_cast<std::uint64_t>(step), batch);
       graft::tape<float> t(ctx, graft::recording::on, {.training = true, .step = static_cast<std::uint64_t>(step)});
       const auto loss = model.loss(t, batch);
       sum += static_cast<double>(loss.item());
@@ -176,15 +174,6 @@ class federation {
       if (p != nullptr) p->at(static_cast<double>(step - first + 1));
     }
     return sum / static_cast<double>(count);
-  }
-
-  static void append(graft::token_batch& to, const graft::token_batch& from) {
-    const index_t before = to.tokens();
-    to.ids.insert(to.ids.end(), from.ids.begin(), from.ids.end());
-    to.positions.insert(to.positions.end(), from.positions.begin(), from.positions.end());
-    to.types.insert(to.types.end(), from.types.begin(), from.types.end());
-    to.labels.insert(to.labels.end(), from.labels.begin(), from.labels.end());
-    for (std::size_t s = 1; s < from.offsets.size(); ++s) to.offsets.push_back(before + from.offsets[s]);
   }
 
   graft::thread_pool& pool_;
@@ -221,8 +210,10 @@ inline federation_report run_federation(graft::thread_pool& pool, graft::llama<f
   federation_report report;
   if (!checkpoint.empty() && std::filesystem::exists(checkpoint)) {
     const auto saved = graft::load_safetensors(checkpoint);
+    const std::string* rows = graft::find(saved.metadata, "rows");
+    if (rows == nullptr) graft::throw_error<graft::format_error>("\"", checkpoint.string(), "\" is no checkpoint of a federation: it has no rows");
     server.restore(saved);
-    report.rounds = rounds_from_json(results::parse(*graft::find(saved.metadata, "rows")));
+    report.rounds = rounds_from_json(results::parse(*rows));
     std::printf("going on after round %llu\n", static_cast<unsigned long long>(server.round()));
   }
   f.run_rounds(server, [&](const round_row& row, const auto& s) {

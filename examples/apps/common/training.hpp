@@ -30,15 +30,16 @@ struct training_run {
 /// Trains what is trainable on random windows: AdamW, a warm-up of a twentieth of the steps, then half a cosine, gradients
 /// clipped to norm 1. Throws state_error when the loss is no longer a number.
 template <class M>
-training_run train(graft::context& ctx, M& model, ids_view tokens, const training_options& o, progress* p = nullptr) {
+training_run train(graft::context& ctx, M& model, ids_view tokens, const training_options& o) {
   using T = typename M::value_type;
   const auto parameters = graft::trainable(model);
   graft::adamw<T> optimizer(parameters, {.lr = o.lr, .weight_decay = 0});
-  progress own("training", static_cast<double>(o.steps), "steps");
+  progress p("training", static_cast<double>(o.steps), "steps");
   std::vector<double> rates, losses;
   graft::token_batch batch;
   for (index_t step = 0; step < o.steps; ++step) {
-    draw_windows(tokens, o.sequence, o.batch, o.seed, static_cast<std::uint64_t>(step), batch);
+    batch.clear();
+    add_windows(tokens, o.sequence, o.batch, o.seed, static_cast<std::uint64_t>(step), batch);
     const stopwatch clock;
     {
       graft::tape<T> t(ctx, graft::recording::on, {.training = true, .step = static_cast<std::uint64_t>(step)});
@@ -50,7 +51,7 @@ training_run train(graft::context& ctx, M& model, ids_view tokens, const trainin
     graft::clip_gradients(parameters, 1.0);
     optimizer.step(ctx, graft::cosine_schedule(step, o.steps, o.steps / 20));
     rates.push_back(static_cast<double>(batch.tokens()) / clock.seconds());
-    if (p == nullptr) own.at(static_cast<double>(step + 1), "loss " + std::to_string(losses.back()));
+    p.at(static_cast<double>(step + 1), "loss " + std::to_string(losses.back()));
   }
   training_run run;
   run.loss_first = losses.front();

@@ -3,13 +3,14 @@
 #pragma once
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "graft/core/finite.hpp"
 #include "graft/fed/aggregator.hpp"
 
 namespace graft::fed {
@@ -139,11 +140,7 @@ class server {
       if (a.shape != own->shape) return refusal::wrong_shape;
       if (a.type != dtype::f32) return refusal::wrong_type;
       if (a.bytes.size() != own->bytes.size()) return refusal::malformed;
-      for (std::size_t i = 0; i < a.bytes.size(); i += sizeof(float)) {
-        float v;
-        std::memcpy(&v, a.bytes.data() + i, sizeof v);
-        if (!std::isfinite(v)) return refusal::not_finite;
-      }
+      if (first_not_finite(a.type, a.bytes) >= 0) return refusal::not_finite;
     }
     return std::nullopt;
   }

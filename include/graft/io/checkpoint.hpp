@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "graft/core/finite.hpp"
 #include "graft/core/frozen_array.hpp"
 #include "graft/core/tensor.hpp"
 #include "graft/io/json.hpp"
@@ -22,6 +23,15 @@
 #include "graft/nn/state_dict.hpp"
 
 namespace graft {
+
+namespace detail {
+
+inline void check_finite(std::string_view where, std::string_view name, dtype type, std::span<const std::byte> bytes) {
+  if (const index_t i = first_not_finite(type, bytes); i >= 0)
+    throw_error<format_error>(where, ": tensor ", in_quotes(name), " holds NaN or infinity at element ", i);
+}
+
+}  // namespace detail
 
 /// All arrays of a checkpoint by name. Files stay mapped for as long as this, or any array that `frozen` gave, lives.
 /// Tensors of element types that `dtype` lacks do no harm until they are asked for.

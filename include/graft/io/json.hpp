@@ -279,4 +279,18 @@ inline json_node read_json(const std::filesystem::path& path, json_limits limits
   return parse_json(map_file(path)->bytes(), path.string(), limits);
 }
 
+namespace detail {
+
+/// Options that came from a file: when one is out of its range the file is wrong, not the caller.
+template <class Options>
+void validate_read(const json_node& root, const Options& o) {
+  try {
+    o.validate();
+  } catch (const option_error& e) {
+    throw_error<format_error>(root.where(), ": ", e.what());
+  }
+}
+
+}  // namespace detail
+
 }  // namespace graft

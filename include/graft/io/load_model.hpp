@@ -2,8 +2,6 @@
 // Published checkpoint folders as models: frozen and memory-mapped. Read next: io/peft_folder.hpp.
 #pragma once
 #include <algorithm>
-#include <bit>
-#include <cstring>
 #include <filesystem>
 #include <string>
 #include <string_view>
@@ -21,42 +19,6 @@ struct load_model_options {
 };
 
 namespace detail {
-
-/// The number of the first element that is NaN or infinite, or -1. The exponent field alone decides.
-template <class Word>
-index_t first_not_finite(std::span<const std::byte> bytes, Word exponent) {
-  constexpr std::size_t block = 4096;
-  const std::size_t n = bytes.size() / sizeof(Word);
-  const auto word = [&](std::size_t i) {
-    Word w;
-    std::memcpy(&w, bytes.data() + i * sizeof(Word), sizeof(Word));
-    return w;
-  };
-  for (std::size_t first = 0; first < n; first += block) {
-    const std::size_t last = std::min(n, first + block);
-    Word found = 0;
-    for (std::size_t i = first; i < last; ++i) found = static_cast<Word>(found | static_cast<Word>((word(i) & exponent) == exponent));
-    if (found != 0)
-      for (std::size_t i = first; i < last; ++i)
-        if ((word(i) & exponent) == exponent) return static_cast<index_t>(i);
-  }
-  return -1;
-}
-
-inline index_t first_not_finite(dtype type, std::span<const std::byte> bytes) {
-  switch (type) {
-    case dtype::f64: return first_not_finite<std::uint64_t>(bytes, 0x7ff0000000000000u);
-    case dtype::f32: return first_not_finite<std::uint32_t>(bytes, 0x7f800000u);
-    case dtype::bf16: return first_not_finite<std::uint16_t>(bytes, 0x7f80);
-    case dtype::f16: return first_not_finite<std::uint16_t>(bytes, 0x7c00);
-    default: return -1;
-  }
-}
-
-inline void check_finite(std::string_view where, std::string_view name, dtype type, std::span<const std::byte> bytes) {
-  if (const index_t i = first_not_finite(type, bytes); i >= 0)
-    throw_error<format_error>(where, ": tensor ", in_quotes(name), " holds NaN or infinity at element ", i);
-}
 
 inline bool renamed_ending(std::string& name, std::string_view from, std::string_view to) {
   if (!name.ends_with(from)) return false;
@@ -111,26 +73,35 @@ llama<T> load_llama(const std::filesystem::path& folder, const load_model_option
   return model;
 }
 
+namespace detail {
+
+template <class T>
+bert<T> bert_encoder(bert_config config, const checkpoint_files& weights, const load_model_options& o) {
+  config.pooler = weights.find("pooler.dense.weight") != nullptr || weights.find("bert.pooler.dense.weight") != nullptr;
+  bert<T> model(config);
+  load_frozen(model, model_arrays(weights, o, [](std::string& name) {
+                if (name.starts_with("cls.") || name.starts_with("classifier.")) name.clear();
+                rename_bert(name);
+              }));
+  return model;
+}
+
+}  // namespace detail
+
 /// A BERT encoder from a folder: bare checkpoints (MiniLM) and the encoder of task checkpoints, whose heads are left alone.
 template <class T>
 bert<T> load_bert(const std::filesystem::path& folder, const load_model_options& o = {}) {
-  auto config = read_bert_config(folder);
-  const checkpoint_files weights(folder);
-  config.pooler = weights.find("pooler.dense.weight") != nullptr || weights.find("bert.pooler.dense.weight") != nullptr;
-  bert<T> model(config);
-  load_frozen(model, detail::model_arrays(weights, o, [](std::string& name) {
-                if (name.starts_with("cls.") || name.starts_with("classifier.")) name.clear();
-                detail::rename_bert(name);
-              }));
-  return model;
+  const auto config = read_bert_config(folder);
+  return detail::bert_encoder<T>(config, checkpoint_files(folder), o);
 }
 
 /// A BERT classifier. Where the folder has no classifier of that many labels, a fresh one, drawn from the seed.
 template <class T>
 bert_classifier<T> load_bert_classifier(const std::filesystem::path& folder, index_t labels, pooling how = pooling::pooler,
                                         std::uint64_t seed = 0, const load_model_options& o = {}) {
-  bert_classifier<T> model(load_bert<T>(folder, o), labels, how);
+  const auto config = read_bert_config(folder);
   const checkpoint_files weights(folder);
+  bert_classifier<T> model(detail::bert_encoder<T>(config, weights, o), labels, how);
   const array_ref* head = weights.find("classifier.weight");
   if (head != nullptr && !head->shape.empty() && head->shape[0] == labels) {
     load_frozen(model.classifier, detail::model_arrays(weights, o, [](std::string& name) {

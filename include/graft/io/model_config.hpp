@@ -48,13 +48,22 @@ inline rotary_config read_rotary(const json_node& root) {
     if (!(c.factor > 0)) scaling->reject("a factor above 0");
   }
   if (!(c.theta > 0)) throw_error<format_error>(root.where(), ": rope_theta is ", c.theta, ", expected more than 0");
-  for (const std::string_view key : {"partial_rotary_factor"})
-    if (const auto part = root.optional(key); part && part->as<double>() != 1) part->reject("1: partly rotated heads are not supported");
+  if (const auto part = root.optional("partial_rotary_factor"); part && part->as<double>() != 1)
+    part->reject("1: partly rotated heads are not supported");
   return c;
 }
 
 inline void require_value(const json_node& root, std::string_view key, std::string_view value) {
   if (const auto node = root.optional(key); node && node->as<std::string>() != value) node->reject(in_quotes(value));
+}
+
+/// The sizes every kind of transformer has, under the same keys.
+void read_sizes(const json_node& root, auto& c) {
+  c.vocab_size = root.required<index_t>("vocab_size");
+  c.hidden_size = root.required<index_t>("hidden_size");
+  c.intermediate_size = root.required<index_t>("intermediate_size");
+  c.num_hidden_layers = root.required<index_t>("num_hidden_layers");
+  c.num_attention_heads = root.required<index_t>("num_attention_heads");
 }
 
 inline void read_special_tokens(const json_node& root, llama_config& c) {
@@ -77,11 +86,7 @@ inline llama_config read_llama_config(const json_node& root) {
   if (name != "llama" && name != "mistral" && name != "qwen2") type.reject("one of llama, mistral, qwen2");
   detail::require_value(root, "hidden_act", "silu");
   llama_config c;
-  c.vocab_size = root.required<index_t>("vocab_size");
-  c.hidden_size = root.required<index_t>("hidden_size");
-  c.intermediate_size = root.required<index_t>("intermediate_size");
-  c.num_hidden_layers = root.required<index_t>("num_hidden_layers");
-  c.num_attention_heads = root.required<index_t>("num_attention_heads");
+  detail::read_sizes(root, c);
   c.num_key_value_heads = root.optional<index_t>("num_key_value_heads").value_or(c.num_attention_heads);
   if (const auto size = root.optional<index_t>("head_dim")) {
     c.head_dim = *size;
@@ -103,11 +108,7 @@ inline llama_config read_llama_config(const json_node& root) {
   if (const auto window = root.optional<index_t>("sliding_window"); slides && window)
     c.max_position_embeddings = std::min(c.max_position_embeddings, *window);
   detail::read_special_tokens(root, c);
-  try {
-    c.validate();
-  } catch (const option_error& e) {
-    throw_error<format_error>(root.where(), ": ", e.what());
-  }
+  detail::validate_read(root, c);
   return c;
 }
 
@@ -124,21 +125,13 @@ inline bert_config read_bert_config(const json_node& root) {
   detail::require_value(root, "model_type", "bert");
   detail::require_value(root, "position_embedding_type", "absolute");
   bert_config c;
-  c.vocab_size = root.required<index_t>("vocab_size");
-  c.hidden_size = root.required<index_t>("hidden_size");
-  c.intermediate_size = root.required<index_t>("intermediate_size");
-  c.num_hidden_layers = root.required<index_t>("num_hidden_layers");
-  c.num_attention_heads = root.required<index_t>("num_attention_heads");
+  detail::read_sizes(root, c);
   c.max_position_embeddings = root.optional<index_t>("max_position_embeddings").value_or(512);
   c.type_vocab_size = root.optional<index_t>("type_vocab_size").value_or(2);
   c.layer_norm_eps = root.optional<double>("layer_norm_eps").value_or(1e-12);
   c.hidden_act = root.optional<std::string>("hidden_act").value_or("gelu");
   if (c.hidden_act == "gelu_pytorch_tanh") c.hidden_act = "gelu_new";
-  try {
-    c.validate();
-  } catch (const option_error& e) {
-    throw_error<format_error>(root.where(), ": ", e.what());
-  }
+  detail::validate_read(root, c);
   return c;
 }
 inline bert_config read_bert_config(const std::filesystem::path& folder) { return read_bert_config(read_json(folder / "config.json")); }

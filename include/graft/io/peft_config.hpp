@@ -78,11 +78,7 @@ inline peft_config read_peft_config(const json_node& root) {
   c.lora.alpha = root.optional<double>("lora_alpha").value_or(8);
   c.lora.rank_stabilised = root.optional<bool>("use_rslora").value_or(false);
   c.lora.dropout = root.optional<double>("lora_dropout").value_or(0);
-  try {
-    c.lora.validate();
-  } catch (const option_error& e) {
-    throw_error<format_error>(root.where(), ": ", e.what());
-  }
+  detail::validate_read(root, c.lora);
   if (const auto targets = root.optional("target_modules"); targets && targets->value().is_array())
     c.target_modules = targets->as<std::vector<std::string>>();
   c.modules_to_save = root.optional<std::vector<std::string>>("modules_to_save").value_or(std::vector<std::string>{});

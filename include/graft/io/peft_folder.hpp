@@ -14,8 +14,8 @@
 
 #include "graft/io/atomic_file.hpp"
 #include "graft/io/checkpoint.hpp"
-#include "graft/io/load_model.hpp"
 #include "graft/io/peft_config.hpp"
+#include "graft/nn/state.hpp"
 #include "graft/peft/attach.hpp"
 
 namespace graft {
