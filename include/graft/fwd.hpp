@@ -123,6 +123,7 @@ class checkpoint_files;
 struct safetensors_view;
 struct json_limits;
 class json_node;
+class json_range;
 struct npy_header;
 struct load_model_options;
 struct peft_config;

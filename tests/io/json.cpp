@@ -32,10 +32,16 @@ TEST_CASE("a document is read by name and type") {
   CHECK(c.optional<int>("none") == std::nullopt);
   CHECK(c.optional<int>("layers") == 4);
   CHECK_FALSE(c.optional("none"));
-  CHECK(c.required("none").value().is_null());
+  CHECK(c.required("none").is_null());
+  CHECK(c.contains("none"));
+  CHECK_FALSE(c.contains("absent"));
   CHECK(c.members().size() == 7);
-  CHECK(c.members()[0].first == "ids");
+  CHECK(c.members()[0].name() == "layers");  // as they stand in the file
+  CHECK(c.members()[5].name() == "ids");
   CHECK(c.required("ids").elements()[1].as<int>() == 2);
+  CHECK(c.required("name").text() == "tiny");
+  CHECK(c.required("layers").integer<int>(0, 4) == 4);
+  CHECK_FALSE(c.required("ids").name().empty());
 }
 
 TEST_CASE("a node keeps its document alive") {
@@ -63,6 +69,11 @@ TEST_CASE("complaints say where, what was expected and what came") {
   CHECK_THROWS_WITH(c.required("layers").required("x"), "config.json: layers: expected an object, got an array of 1");
   CHECK_THROWS_WITH(c.required("layers").members(), "config.json: layers: expected an object, got an array of 1");
   CHECK_THROWS_WITH(c.required("big").reject("at most 256"), "config.json: big: expected at most 256, got 300");
+  CHECK_THROWS_WITH(c.required("big").integer<int>(0, 256), "config.json: big: expected an integer from 0 to 256, got 300");
+  CHECK_THROWS_WITH(c.required("n").integer<std::size_t>(0, 256), "config.json: n: expected an integer from 0 to 256, got -1");
+  CHECK_THROWS_WITH(c.required("layers").elements()[1], "config.json: layers: has 1 elements, and none at 1");
+  CHECK_THROWS_WITH(parsed("[[0, [true]]]").elements()[0].elements()[1].elements()[0].as<int>(),
+                    Catch::Matchers::StartsWith("config.json: [0][1][0]: expected an integer"));
 }
 
 TEST_CASE("integers keep their value or are refused") {
@@ -79,6 +90,22 @@ TEST_CASE("integers keep their value or are refused") {
   CHECK_THROWS_AS(at(5).as<int>(), format_error);
   CHECK(at(6).as<double>() == 1e300);
   CHECK_THROWS_AS(at(6).as<float>(), format_error);
+}
+
+TEST_CASE("settings nobody reads are refused unless they say nothing") {
+  const json_node c = parsed(R"({"known": 1, "a": null, "b": false, "c": "", "d": [], "e": {}})");
+  CHECK_NOTHROW(c.allow_only({"known"}));
+  CHECK_THROWS_WITH(c.allow_only({"a"}), "config.json: known: this setting is not known");
+  for (const char* something : {R"({"a": 0})", R"({"a": 0.0})", R"({"a": true})", R"({"a": "x"})", R"({"a": [null]})"})
+    CHECK_THROWS_AS(parsed(something).allow_only({}), format_error);
+}
+
+TEST_CASE("what a reader refuses without knowing where it came from gets its place") {
+  const json_node n = parsed(R"({"rope": {"factor": 2}})").required("rope");
+  CHECK(n.located([] { return 3; }) == 3);
+  CHECK_THROWS_WITH(n.located([] { throw_error<option_error>("too small"); }), "config.json: rope: too small");
+  CHECK_THROWS_AS(n.located([] { throw_error<option_error>("too small"); }), format_error);
+  CHECK_THROWS_WITH(n.located([] { throw_error<format_error>("too odd"); }), "config.json: rope: too odd");
 }
 
 TEST_CASE("what is not strict JSON is refused with its line and column") {
@@ -117,6 +144,8 @@ TEST_CASE("size and depth are capped") {
   CHECK_THROWS_WITH(parsed(nested(65)), "config.json: values are nested more than 64 deep");
   CHECK_THROWS_AS(parsed(std::string(1'000'000, '[')), format_error);
   CHECK_NOTHROW(parsed("[1, 2]", {.max_bytes = 6}));
+  CHECK_NOTHROW(parsed("[1, 2]", {.max_values = 3}));
+  CHECK_THROWS_WITH(parsed("[1, 2]", {.max_values = 2}), "config.json: more than 2 values");
   CHECK_THROWS_WITH(parsed("[1, 2]", {.max_bytes = 5}), "config.json: 6 bytes of JSON are more than the 5 allowed");
 }
 

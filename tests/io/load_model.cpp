@@ -2,6 +2,7 @@
 #include "graft/io/load_model.hpp"
 
 #include <limits>
+#include <nlohmann/json.hpp>
 
 #include "graft/nn/storage.hpp"
 #include "support/catch.hpp"
@@ -9,6 +10,7 @@
 #include "support/near.hpp"
 
 using namespace graft;
+using nlohmann::json;
 using test::at;
 
 namespace {

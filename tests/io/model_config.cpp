@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "graft/io/model_config.hpp"
 
+#include <nlohmann/json.hpp>
+
 #include "support/catch.hpp"
 #include "support/data.hpp"
 
 using namespace graft;
+using nlohmann::json;
 
 namespace {
 

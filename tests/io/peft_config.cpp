@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "graft/io/peft_config.hpp"
 
+#include <nlohmann/json.hpp>
+
 #include "support/catch.hpp"
 
 using namespace graft;
+using nlohmann::json;
 
 namespace {
 

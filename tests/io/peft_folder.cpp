@@ -2,6 +2,7 @@
 #include "graft/io/peft_folder.hpp"
 
 #include <limits>
+#include <nlohmann/json.hpp>
 
 #include "graft/peft/target_pattern.hpp"
 #include "support/catch.hpp"
@@ -10,6 +11,7 @@
 #include "support/small_disk.hpp"
 
 using namespace graft;
+using nlohmann::json;
 using test::at;
 
 namespace {

@@ -17,11 +17,11 @@ std::string hex(std::span<const std::byte> bytes) {
 }
 
 // {"metadata": [[key, value] ...], "tensors": [[name, type, shape, bytes] ...]}, in the order of the file.
-graft::json listed(const graft::state_dict& state) {
-  graft::json tensors = graft::json::array();
+nlohmann::json listed(const graft::state_dict& state) {
+  nlohmann::json tensors = nlohmann::json::array();
   for (const auto& [name, a] : state.items)
     tensors.push_back({name, std::string(graft::name_of(a.type)), a.shape, hex(a.bytes)});
-  graft::json metadata = graft::json::array();
+  nlohmann::json metadata = nlohmann::json::array();
   for (const auto& [key, value] : state.metadata) metadata.push_back({key, value});
   return {{"metadata", metadata}, {"tensors", tensors}};
 }

@@ -11,7 +11,7 @@
 namespace graft::test {
 
 inline std::string config_json(const llama_config& c) {
-  return json{{"model_type", "llama"},
+  return nlohmann::json{{"model_type", "llama"},
               {"vocab_size", c.vocab_size},
               {"hidden_size", c.hidden_size},
               {"intermediate_size", c.intermediate_size},
@@ -27,7 +27,7 @@ inline std::string config_json(const llama_config& c) {
 }
 
 inline std::string config_json(const bert_config& c) {
-  return json{{"model_type", "bert"},
+  return nlohmann::json{{"model_type", "bert"},
               {"vocab_size", c.vocab_size},
               {"hidden_size", c.hidden_size},
               {"intermediate_size", c.intermediate_size},

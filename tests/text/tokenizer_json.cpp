@@ -54,9 +54,9 @@ std::string complaint(const std::string& json) {
   try {
     loaded(json);
   } catch (const format_error& e) {
-    const std::string message = e.what(), start = "tokenizer.json\"";
-    REQUIRE(message.find("tokenizer file \"") == 0);
-    return message.substr(message.find(start) + start.size() + 2);
+    const std::string message = e.what(), start = "tokenizer.json: ";
+    REQUIRE(message.find(start) != message.npos);
+    return message.substr(message.find(start) + start.size());
   }
   return "nothing is wrong";
 }
@@ -77,55 +77,55 @@ TEST_CASE("a file of every section is read") {
 TEST_CASE("merges are pairs, or lines as older files write them") {
   CHECK(ids(loaded(with("[[\"a\", \"b\"]]", "[\"#version: 0.2\", \"a b\"]")), "ab") == ids_type{3});
   CHECK(complaint(with("[[\"a\", \"b\"]]", "[\"a b\", \"a b c\"]")) ==
-        "/model/merges/1: expected two tokens with a space between them, got \"a b c\"");
-  CHECK(complaint(with("[[\"a\", \"b\"]]", "[[\"a\"]]")) == "/model/merges/0: expected two tokens, got an array of 1");
-  CHECK(complaint(with("[[\"a\", \"b\"]]", "[[\"a\", 1]]")) == "/model/merges/0/1: expected a string, got 1");
-  CHECK(complaint(with("[[\"a\", \"b\"]]", "[[\"a\", \"x\"]]")) == "/model/merges/0: the vocabulary lacks \"x\"");
-  CHECK(complaint(with("[[\"a\", \"b\"]]", "[[\"b\", \"a\"]]")) == "/model/merges/0: the vocabulary lacks \"ba\"");
-  CHECK(complaint(with(", \"merges\": [[\"a\", \"b\"]]", "")) == "/model: expected a member \"merges\"");
+        "model.merges[1]: expected two tokens with a space between them, got \"a b c\"");
+  CHECK(complaint(with("[[\"a\", \"b\"]]", "[[\"a\"]]")) == "model.merges[0]: expected two tokens, got an array of 1");
+  CHECK(complaint(with("[[\"a\", \"b\"]]", "[[\"a\", 1]]")) == "model.merges[0][1]: expected a string, got 1");
+  CHECK(complaint(with("[[\"a\", \"b\"]]", "[[\"a\", \"x\"]]")) == "model.merges[0]: the vocabulary lacks \"x\"");
+  CHECK(complaint(with("[[\"a\", \"b\"]]", "[[\"b\", \"a\"]]")) == "model.merges[0]: the vocabulary lacks \"ba\"");
+  CHECK(complaint(with(", \"merges\": [[\"a\", \"b\"]]", "")) == "model: has no \"merges\"");
 }
 
 TEST_CASE("ids are whole, within bounds, and each belongs to one token") {
-  CHECK(complaint(with("\"b\": 2", "\"b\": 1")) == "/model/vocab/b: id 1 belongs to token \"b\" and to \"a\"");
-  CHECK(complaint(with("\"b\": 2", "\"b\": 2, \"b\": 7")) == "/model/vocab/b: token \"b\" has id 7 and id 2");
-  CHECK(complaint(with("\"b\": 2", "\"b\": -2")) == "/model/vocab/b: expected an integer from 0 to 4194303, got -2");
+  CHECK(complaint(with("\"b\": 2", "\"b\": 1")) == "model.vocab.b: id 1 belongs to token \"b\" and to \"a\"");
+  CHECK(complaint(with("\"b\": 2", "\"b\": 2, \"b\": 7")) == "key \"b\" appears twice in one object");
+  CHECK(complaint(with("\"b\": 2", "\"b\": -2")) == "model.vocab.b: expected an integer from 0 to 4194303, got -2");
   CHECK(complaint(with("\"b\": 2", "\"b\": 4194304")) ==
-        "/model/vocab/b: expected an integer from 0 to 4194303, got 4194304");
-  CHECK(complaint(with("\"b\": 2", "\"b\": 2.5")) == "/model/vocab/b: expected an integer from 0 to 4194303, got 2.5");
+        "model.vocab.b: expected an integer from 0 to 4194303, got 4194304");
+  CHECK(complaint(with("\"b\": 2", "\"b\": 2.5")) == "model.vocab.b: expected an integer from 0 to 4194303, got 2.5");
   CHECK(complaint(with("\"b\": 2", "\"b\": \"2\"")) ==
-        "/model/vocab/b: expected an integer from 0 to 4194303, got \"2\"");
+        "model.vocab.b: expected an integer from 0 to 4194303, got \"2\"");
   CHECK(
-      complaint(with("\"b\": 2", "\"b\": 99999999999999999999999")).starts_with("/model/vocab/b: expected an integer"));
-  CHECK(complaint(with("{\"id\": 0", "{\"id\": 9")) == "at the top: added token \"<s>\" has id 9, and id 0 too");
+      complaint(with("\"b\": 2", "\"b\": 99999999999999999999999")).starts_with("model.vocab.b: expected an integer"));
+  CHECK(complaint(with("{\"id\": 0", "{\"id\": 9")) == "added token \"<s>\" has id 9, and id 0 too");
 }
 
 TEST_CASE("the first wrong type is named with its place") {
-  CHECK(complaint("[]") == "at the top: expected an object, got an array of 0");
-  CHECK(complaint("7") == "at the top: expected an object, got 7");
-  CHECK(complaint(with("\"1.0\"", "\"2.0\"")) == "/version: expected \"1.0\", got \"2.0\"");
-  CHECK(complaint(with("\"vocab\": {", "\"vocab\": [], \"old\": {")) == "/model/old: this option is not known");
+  CHECK(complaint("[]") == "expected an object, got an array of 0");
+  CHECK(complaint("7") == "expected an object, got 7");
+  CHECK(complaint(with("\"1.0\"", "\"2.0\"")) == "version: expected \"1.0\", got \"2.0\"");
+  CHECK(complaint(with("\"vocab\": {", "\"vocab\": [], \"old\": {")) == "model.old: this setting is not known");
   CHECK(complaint(with("\"single_word\": false", "\"single_word\": 0")) ==
-        "/added_tokens/0/single_word: expected true or false, got 0");
-  CHECK(complaint(with("\"single_word\": false, ", "")) == "/added_tokens/0: expected a member \"single_word\"");
+        "added_tokens[0].single_word: expected true or false, got 0");
+  CHECK(complaint(with("\"single_word\": false, ", "")) == "added_tokens[0]: has no \"single_word\"");
   CHECK(complaint(with("\"content\": \"<s>\"", "\"content\": \"\"")) ==
-        "/added_tokens/0/content: expected 1 to 4096 bytes, got \"\"");
-  CHECK(complaint(with("\"dropout\": null", "\"dropout\": 0.1")) == "/model/dropout: expected null or 0, got 0.1");
+        "added_tokens[0].content: expected 1 to 4096 bytes, got \"\"");
+  CHECK(complaint(with("\"dropout\": null", "\"dropout\": 0.1")) == "model.dropout: expected null or 0, got 0.1");
   CHECK(complaint(with("\"added_tokens\": [", "\"added_tokens\": 3, \"others\": [")) ==
-        "/others: this option is not known");
+        "others: this setting is not known");
   CHECK(loaded(with("\"dropout\": null", "\"dropout\": 0.0")).vocabulary_size() == 5);
   CHECK(loaded(with("\"dropout\": null", "\"dropout\": null, \"later\": false")).vocabulary_size() == 5);
 }
 
 TEST_CASE("what is not JSON, too deep, or says a thing twice is refused") {
-  CHECK(complaint("").starts_with("[json.exception.parse_error"));
-  CHECK(complaint("{\"version\": ").starts_with("[json.exception.parse_error"));
-  CHECK(complaint(std::string(small_file) + "x").starts_with("[json.exception.parse_error"));
-  CHECK(complaint("{\"version\": \"\xFF\"}").starts_with("[json.exception.parse_error"));
+  CHECK(complaint("").starts_with("not valid JSON at line "));
+  CHECK(complaint("{\"version\": ").starts_with("not valid JSON at line "));
+  CHECK(complaint(std::string(small_file) + "x").starts_with("not valid JSON at line "));
+  CHECK(complaint("{\"version\": \"\xFF\"}").starts_with("not valid JSON at line "));
   CHECK(text::is_utf8(complaint("{\"version\": \"\xFF\"}")));
   CHECK(complaint("\"" + std::string(100000, 'x')).size() < 1000);
-  CHECK(complaint(std::string(100000, '[')) == "nested more than 32 deep");
+  CHECK(complaint(std::string(100000, '[')) == "values are nested more than 64 deep");
   CHECK(complaint(with("\"model\": {\"type\"", "\"model\": null, \"model\": {\"type\"")) ==
-        "/model: this name stands twice in one object");
+        "key \"model\" appears twice in one object");
   std::string many = "[0";
   for (int i = 0; i < (1 << 23); ++i) many += ",0";
   CHECK(complaint(many + "]") == "more than 8388608 values");
@@ -135,7 +135,7 @@ TEST_CASE("a file that is not there cannot be read") {
   const test::temporary_folder folder;
   CHECK_THROWS_AS(load_tokenizer(folder.path()), io_error);
   CHECK_THROWS_WITH(load_tokenizer(folder / "x.json"),
-                    "tokenizer file \"" + (folder / "x.json").string() + "\": cannot be read");
+                    "cannot read \"" + (folder / "x.json").string() + "\": No such file or directory");
   std::filesystem::create_directory(folder / "tokenizer.json");
   CHECK_THROWS_AS(load_tokenizer(folder.path()), io_error);
 }
@@ -144,25 +144,25 @@ TEST_CASE("a file beyond every published size is refused before it is read") {
   const test::temporary_folder folder;
   test::write_file(folder / "tokenizer.json", "");
   std::filesystem::resize_file(folder / "tokenizer.json", (std::uintmax_t{128} << 20) + 1);
-  CHECK_THROWS_WITH(load_tokenizer(folder.path()), "tokenizer file \"" + (folder / "tokenizer.json").string() +
-                                                       "\": has 134217729 bytes, expected at most 134217728");
+  CHECK_THROWS_WITH(load_tokenizer(folder.path()), (folder / "tokenizer.json").string() +
+                                                       ": 134217729 bytes of JSON are more than the 134217728 allowed");
 }
 
 TEST_CASE("a component that is not known is refused by name") {
   CHECK(complaint(with("\"normalizer\": null", "\"normalizer\": {\"type\": \"Precompiled\"}")) ==
-        "/normalizer/type: expected a normalizer we know, got \"Precompiled\"");
+        "normalizer.type: expected a normalizer we know, got \"Precompiled\"");
   CHECK(complaint(with("{\"type\": \"Whitespace\"}",
                        "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"UnicodeScripts\"}]}")) ==
-        "/pre_tokenizer/pretokenizers/0/type: expected a pre-tokenizer we know, got \"UnicodeScripts\"");
+        "pre_tokenizer.pretokenizers[0].type: expected a pre-tokenizer we know, got \"UnicodeScripts\"");
   CHECK(complaint(with("\"decoder\": null", "\"decoder\": {\"type\": \"CTC\"}")) ==
-        "/decoder/type: expected a decoder we know, got \"CTC\"");
+        "decoder.type: expected a decoder we know, got \"CTC\"");
   CHECK(complaint(with_post_processor("{\"type\": \"Custom\"}")) ==
-        "/post_processor/type: expected a post-processor we know, got \"Custom\"");
+        "post_processor.type: expected a post-processor we know, got \"Custom\"");
   CHECK(complaint(with_model("{\"type\": \"Unigram\", \"vocab\": []}")) ==
-        "/model/type: expected \"BPE\", \"WordPiece\" or \"WordLevel\", got \"Unigram\"");
+        "model.type: expected \"BPE\", \"WordPiece\" or \"WordLevel\", got \"Unigram\"");
   CHECK(complaint(with("{\"type\": \"Whitespace\"}", "{\"type\": \"Whitespace\", \"trim\": 1}")) ==
-        "/pre_tokenizer/trim: this option is not known");
-  CHECK(complaint(with("{\"type\": \"Whitespace\"}", "{}")) == "/pre_tokenizer: expected a member \"type\"");
+        "pre_tokenizer.trim: this setting is not known");
+  CHECK(complaint(with("{\"type\": \"Whitespace\"}", "{}")) == "pre_tokenizer: has no \"type\"");
   std::string steps = "{\"type\": \"Lowercase\"}";
   for (int i = 0; i < 6; ++i) steps += "," + steps;
   CHECK(
@@ -170,7 +170,7 @@ TEST_CASE("a component that is not known is refused by name") {
           .vocabulary_size() == 5);
   CHECK(complaint(with("\"normalizer\": null",
                        "\"normalizer\": {\"type\": \"Sequence\", \"normalizers\": [" + steps + "," + steps + "]}")) ==
-        "/normalizer/normalizers/64: more than 64 components in a row");
+        "normalizer.normalizers[64]: more than 64 components in a row");
 }
 
 TEST_CASE("every normalizer is read") {
@@ -240,17 +240,17 @@ TEST_CASE("every pre-tokenizer is read") {
   CHECK(
       complaint(with("{\"type\": \"Whitespace\"}",
                      R"({"type": "Split", "pattern": {"Regex": "[a&&b]"}, "behavior": "Removed", "invert": false})")) ==
-      "/pre_tokenizer/pattern/Regex: pattern \"[a&&b]\" at 2: intersections of classes are not known");
+      "pre_tokenizer.pattern.Regex: pattern \"[a&&b]\" at 2: intersections of classes are not known");
   CHECK(complaint(with("{\"type\": \"Whitespace\"}",
                        R"({"type": "Split", "pattern": "x", "behavior": "Removed", "invert": false})")) ==
-        "/pre_tokenizer/pattern: expected an object, got \"x\"");
+        "pre_tokenizer.pattern: expected an object, got \"x\"");
   CHECK(complaint(with("{\"type\": \"Whitespace\"}",
                        R"({"type": "Split", "pattern": {"String": "x"}, "behavior": "Lost", "invert": false})")) ==
-        "/pre_tokenizer/behavior: expected a split behavior, got \"Lost\"");
+        "pre_tokenizer.behavior: expected a split behavior, got \"Lost\"");
   CHECK(complaint(with(
             "{\"type\": \"Whitespace\"}",
             R"({"type": "Metaspace", "replacement": "_", "add_prefix_space": false, "prepend_scheme": "first"})")) ==
-        "/pre_tokenizer: \"add_prefix_space\" contradicts \"prepend_scheme\"");
+        "pre_tokenizer: \"add_prefix_space\" contradicts \"prepend_scheme\"");
 }
 
 TEST_CASE("every post-processor is read") {
@@ -278,13 +278,13 @@ TEST_CASE("every post-processor is read") {
   CHECK(around(R"({"type": "Sequence", "processors": [)" + byte_level + "," + bert + "]}").first ==
         ids_type{0, 1, 4, 2, 4});
   CHECK(complaint(with_post_processor(R"({"type": "Sequence", "processors": [)" + bert + "," + bert + "]}")) ==
-        "/post_processor/processors/1: a second post-processor that adds tokens is not known");
+        "post_processor.processors[1]: a second post-processor that adds tokens is not known");
   CHECK(complaint(with_post_processor(of_template + "\"special_tokens\": {}}")) ==
-        "/post_processor/single/0/SpecialToken/id: expected a name from \"special_tokens\", got \"S\"");
+        "post_processor.single[0].SpecialToken.id: expected a name from \"special_tokens\", got \"S\"");
   CHECK(complaint(with("\"A\"", "\"B\"", with_post_processor(of_template + tokens + "}"))) ==
-        "/post_processor/single/1/Sequence/id: expected \"A\", got \"B\"");
+        "post_processor.single[1].Sequence.id: expected \"A\", got \"B\"");
   CHECK(complaint(with_post_processor(R"({"type": "BertProcessing", "sep": ["[P]", 5], "cls": ["<s>", 0]})")) ==
-        "at the top: no token has the id 5 that \"post_processor\" adds");
+        "no token has the id 5 that \"post_processor\" adds");
 }
 
 TEST_CASE("every decoder is read") {
@@ -318,7 +318,7 @@ TEST_CASE("every model is read, and older files that do not name theirs") {
   CHECK(ids(loaded(with_model("{" + word_level)), "ab") == ids_type{1});
   CHECK(ids(loaded(with("\"type\": \"BPE\", ", "")), "ab") == ids_type{3});
   CHECK(complaint(with("\"continuing_subword_prefix\": null", "\"continuing_subword_prefix\": \"##\"")) ==
-        "/model/merges/0: \"b\" is shorter than the continuing prefix");
+        "model.merges[0]: \"b\" is shorter than the continuing prefix");
 }
 
 TEST_CASE("who plays which part is told by the files beside, and by custom where they are silent") {
@@ -336,8 +336,8 @@ TEST_CASE("who plays which part is told by the files beside, and by custom where
   CHECK_FALSE(t.special().classifier);
   CHECK(load_tokenizer(folder / "tokenizer.json").special().begin == 0);  // the file alone
   test::write_file(folder / "tokenizer_config.json", R"({"bos_token": 3})");
-  CHECK_THROWS_WITH(load_tokenizer(folder.path()), "tokenizer file \"" + (folder / "tokenizer_config.json").string() +
-                                                       "\", /bos_token: expected a string, got 3");
+  CHECK_THROWS_WITH(load_tokenizer(folder.path()), (folder / "tokenizer_config.json").string() +
+                                                       ": bos_token: expected a string, got 3");
 }
 
 TEST_CASE("a published tokenizer gives its published ids") {

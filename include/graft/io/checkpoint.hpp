@@ -119,16 +119,19 @@ class checkpoint_files {
 
   void add_shards(const std::filesystem::path& index, std::vector<entry>& found) {
     const json_node root = read_json(index, {.max_bytes = std::size_t{64} << 20});
-    std::map<std::string, std::vector<std::string>> names_of;  // by file; a JSON object is sorted, so these are too
-    for (const auto& [name, file] : root.required("weight_map").members()) {
+    std::map<std::string, std::vector<std::string>> names_of;  // by file
+    for (const json_node& file : root.required("weight_map").members()) {
       const auto plain = file.as<std::string>();
       if (plain.empty() || plain == "." || plain == ".." ||
           plain.find_first_of(std::string_view("/\\\0", 3)) != plain.npos ||
           std::filesystem::path(plain).has_root_name())
         file.reject("the plain name of a file in the same folder");
-      names_of[plain].push_back(name);
+      names_of[plain].emplace_back(file.name());
     }
-    for (const auto& [file, names] : names_of) add_file(index.parent_path() / file, found, &names);
+    for (auto& [file, names] : names_of) {
+      std::sort(names.begin(), names.end());
+      add_file(index.parent_path() / file, found, &names);
+    }
   }
 
   static void check_complete(const safetensors_view& view, const std::vector<std::string>& wanted,

@@ -19,7 +19,7 @@ namespace detail {
 /// One number or a list of them, as published configs write end tokens.
 inline std::vector<std::int32_t> token_list(const std::optional<json_node>& node) {
   if (!node) return {};
-  if (node->value().is_array()) return node->as<std::vector<std::int32_t>>();
+  if (node->is_array()) return node->as<std::vector<std::int32_t>>();
   return {node->as<std::int32_t>()};
 }
 
@@ -30,8 +30,8 @@ inline rotary_config read_rotary(const json_node& root) {
   auto scaling = root.optional("rope_parameters");
   if (!scaling) scaling = root.optional("rope_scaling");
   if (scaling) {
-    for (const auto& [key, node] : scaling->members())
-      if (node.value().is_object()) node.reject("a number or a text: rotary settings by kind of layer are not supported");
+    for (const json_node& node : scaling->members())
+      if (node.is_object()) node.reject("a number or a text: rotary settings by kind of layer are not supported");
     c.theta = scaling->optional<double>("rope_theta").value_or(c.theta);
     auto type = scaling->optional("rope_type");
     if (!type) type = scaling->optional("type");
@@ -108,7 +108,7 @@ inline llama_config read_llama_config(const json_node& root) {
   if (const auto window = root.optional<index_t>("sliding_window"); slides && window)
     c.max_position_embeddings = std::min(c.max_position_embeddings, *window);
   detail::read_special_tokens(root, c);
-  detail::validate_read(root, c);
+  root.located([&] { c.validate(); });
   return c;
 }
 
@@ -131,7 +131,7 @@ inline bert_config read_bert_config(const json_node& root) {
   c.layer_norm_eps = root.optional<double>("layer_norm_eps").value_or(1e-12);
   c.hidden_act = root.optional<std::string>("hidden_act").value_or("gelu");
   if (c.hidden_act == "gelu_pytorch_tanh") c.hidden_act = "gelu_new";
-  detail::validate_read(root, c);
+  root.located([&] { c.validate(); });
   return c;
 }
 inline bert_config read_bert_config(const std::filesystem::path& folder) { return read_bert_config(read_json(folder / "config.json")); }

@@ -3,8 +3,10 @@
 #pragma once
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <filesystem>
 #include <map>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -36,9 +38,6 @@ inline bool is_known_peft_key(std::string_view key) {
       "lora_ga_config", "velora_config", "megatron_config", "megatron_core", "qalora_group_size", "ensure_weight_tying", "bias"};
   return std::ranges::find(known, key) != known.end();
 }
-inline bool says_nothing(const json& v) {
-  return v.is_null() || (v.is_boolean() && !v.get<bool>()) || ((v.is_array() || v.is_object() || v.is_string()) && v.empty());
-}
 
 /// Whether a key of alpha_pattern names a module: Python's re.match("(.*\.)?(KEY)$"), for keys that are plain names.
 inline bool pattern_names(std::string_view key, std::string_view module_path) {
@@ -64,11 +63,11 @@ inline void require_plain_pattern(const json_node& where, std::string_view key) 
 inline peft_config read_peft_config(const json_node& root) {
   const auto type = root.required("peft_type");
   if (type.as<std::string>() != "LORA") type.reject("\"LORA\"");
-  for (const auto& [key, node] : root.members())
-    if (!detail::is_known_peft_key(key) && !detail::says_nothing(node.value()))
+  for (const json_node& node : root.members())
+    if (!detail::is_known_peft_key(node.name()) && !node.says_nothing())
       node.reject("null, false or nothing: this setting is not supported");
   if (const auto bias = root.optional("bias"); bias && bias->as<std::string>() != "none") bias->reject("\"none\"");
-  if (const auto init = root.optional("init_lora_weights"); init && init->value().is_string()) {
+  if (const auto init = root.optional("init_lora_weights"); init && init->is_string()) {
     const auto name = init->as<std::string>();  // these overwrite the base: the factors alone mean nothing
     for (const std::string_view changes : {"pissa", "olora", "corda", "lora_ga", "loftq"})
       if (name.starts_with(changes)) init->reject("an initialisation that leaves the base as it is; convert the adapter first");
@@ -78,14 +77,14 @@ inline peft_config read_peft_config(const json_node& root) {
   c.lora.alpha = root.optional<double>("lora_alpha").value_or(8);
   c.lora.rank_stabilised = root.optional<bool>("use_rslora").value_or(false);
   c.lora.dropout = root.optional<double>("lora_dropout").value_or(0);
-  detail::validate_read(root, c.lora);
-  if (const auto targets = root.optional("target_modules"); targets && targets->value().is_array())
+  root.located([&] { c.lora.validate(); });
+  if (const auto targets = root.optional("target_modules"); targets && targets->is_array())
     c.target_modules = targets->as<std::vector<std::string>>();
   c.modules_to_save = root.optional<std::vector<std::string>>("modules_to_save").value_or(std::vector<std::string>{});
   if (const auto pattern = root.optional("alpha_pattern"))
-    for (const auto& [key, node] : pattern->members()) {
-      detail::require_plain_pattern(*pattern, key);
-      c.alpha_pattern[key] = node.as<double>();
+    for (const json_node& node : pattern->members()) {
+      detail::require_plain_pattern(*pattern, node.name());
+      c.alpha_pattern[std::string(node.name())] = node.as<double>();
     }
   c.base_model_name = root.optional<std::string>("base_model_name_or_path").value_or("");
   c.task_type = root.optional<std::string>("task_type").value_or("");
@@ -94,6 +93,7 @@ inline peft_config read_peft_config(const json_node& root) {
 
 /// The text of an adapter_config.json that Python's peft loads. rank_pattern follows from `ranks`, one a module that differs.
 inline std::string write_peft_config(const peft_config& c, const std::map<std::string, index_t>& ranks = {}) {
+  using nlohmann::json;
   const auto or_null = [](const std::string& s) { return s.empty() ? json(nullptr) : json(s); };
   json j{{"peft_type", "LORA"},
          {"task_type", or_null(c.task_type)},

@@ -16,7 +16,6 @@
 
 #include "graft/io/atomic_file.hpp"
 #include "graft/io/detail/safetensors_header.hpp"
-#include "graft/io/json.hpp"
 #include "graft/io/mapped_file.hpp"
 #include "graft/nn/state_dict.hpp"
 
@@ -125,8 +124,8 @@ inline std::size_t safetensors_rank(dtype type) {  // in the order of writing
 
 inline std::string json_text(std::string_view text) {
   try {
-    return json(text).dump();
-  } catch (const json::type_error&) {
+    return nlohmann::json(text).dump();
+  } catch (const nlohmann::json::type_error&) {
     throw_error<format_error>("safetensors: ", in_quotes(text), " is not UTF-8");
   }
 }
@@ -195,7 +194,7 @@ inline safetensors_view view_safetensors(std::span<const std::byte> file, std::s
                                          foreign_types foreign) {
   const auto [text, data] = detail::split_safetensors(file, name);
   detail::safetensors_header header(name);
-  header.read(text);
+  detail::report_json(text, name, detail::safetensors_depth_limit, header);
   std::vector<std::string_view> names;
   for (const auto& e : header.entries) names.push_back(e.name);
   detail::check_distinct(std::move(names), name, "tensor");

@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "graft/core/dtype.hpp"
-#include "graft/io/json.hpp"
+#include "graft/io/detail/json_events.hpp"
 #include "graft/nn/state_dict.hpp"
 
 namespace graft::detail {
@@ -52,7 +52,7 @@ struct safetensors_entry {
 // left to the caller. Takes no more memory than a small multiple of the text, whatever the text.
 class safetensors_header final : public json_events {
  public:
-  explicit safetensors_header(std::string_view file) : json_events(file, safetensors_depth_limit) {}
+  explicit safetensors_header(std::string_view file) : name_(file) {}
   std::vector<safetensors_entry> entries;
   records<std::string> metadata;
 
@@ -60,11 +60,11 @@ class safetensors_header final : public json_events {
   enum class place { document, names, metadata, tensor, list };  // list: inside the array of a shape or of offsets
   enum field : unsigned { type = 1, shape = 2, offsets = 4, other = 0 };
 
-  bool null() override { return unexpected("null"); }
-  bool boolean(bool v) override { return unexpected(v ? "true" : "false"); }
-  bool number_integer(json::number_integer_t v) override { return unexpected(v == 0 ? "-0" : concat(v)); }
-  bool number_float(json::number_float_t, const std::string& text) override { return unexpected(printable(text)); }
-  bool number_unsigned(json::number_unsigned_t v) override {
+  void null() override { unexpected("null"); }
+  void boolean(bool v) override { unexpected(v ? "true" : "false"); }
+  void negative(std::int64_t v) override { unexpected(v == 0 ? "-0" : concat(v)); }
+  void real(double, std::string_view text) override { unexpected(printable(text)); }
+  void natural(std::uint64_t v) override {
     if (place_ != place::list) return unexpected(concat(v));
     safetensors_entry& e = entries.back();
     if (field_ == field::offsets) {
@@ -76,9 +76,8 @@ class safetensors_header final : public json_events {
         refuse(concat("shape has more than ", safetensors_rank_limit, " dimensions"));
       e.shape.push_back(static_cast<index_t>(v));
     }
-    return true;
   }
-  bool string(std::string& v) override {
+  void string(std::string& v) override {
     if (place_ == place::metadata) {
       metadata.back().second = std::move(v);
     } else if (place_ == place::tensor && field_ == field::type) {
@@ -88,21 +87,20 @@ class safetensors_header final : public json_events {
     } else {
       return unexpected(in_quotes(v));
     }
-    return true;
   }
 
-  bool key(std::string& k) override {
-    if (skipped_ > 0) return true;
+  void key(std::string& k) override {
+    if (skipped_ > 0) return;
     if (place_ == place::names) {
       in_metadata_ = k == "__metadata__";
       if (in_metadata_ && std::exchange(metadata_seen_, true))
-        throw_error<format_error>(name(), ": __metadata__ appears twice");
+        throw_error<format_error>(name_, ": __metadata__ appears twice");
       if (!in_metadata_) entries.emplace_back().name = std::move(k);
       fields_ = 0;
       offsets_ = 0;
     } else if (place_ == place::metadata) {
       if (metadata.size() == safetensors_metadata_limit)
-        throw_error<format_error>(name(), ": __metadata__ has more than ", safetensors_metadata_limit, " entries");
+        throw_error<format_error>(name_, ": __metadata__ has more than ", safetensors_metadata_limit, " entries");
       metadata.emplace_back(std::move(k), "");
     } else {
       field_ = k == "dtype"          ? field::type
@@ -112,53 +110,44 @@ class safetensors_header final : public json_events {
       if ((fields_ & field_) != 0) refuse(concat(k, " appears twice"));
       fields_ |= field_;
     }
-    return true;
   }
 
-  bool start_object(std::size_t) override {
-    enter();
+  void begin_object() override {
     if (skipping()) ++skipped_;
     else if (place_ == place::document) place_ = place::names;
     else if (place_ == place::names) place_ = in_metadata_ ? place::metadata : place::tensor;
     else unexpected("an object");
-    return true;
   }
-  bool end_object() override {
-    leave();
+  void end_object() override {
     if (skipped_ > 0) {
       --skipped_;
     } else if (place_ != place::names) {
       if (place_ == place::tensor) check_entry();
       place_ = place::names;
     }
-    return true;
   }
-  bool start_array(std::size_t) override {
-    enter();
+  void begin_array() override {
     if (skipping()) ++skipped_;
     else if (place_ == place::tensor && (field_ == field::shape || field_ == field::offsets)) place_ = place::list;
     else unexpected("an array");
-    return true;
   }
-  bool end_array() override {
-    leave();
+  void end_array() override {
     if (skipped_ > 0) --skipped_;
     else place_ = place::tensor;
-    return true;
   }
 
   // Whether the value to come belongs to a key of a tensor that the format does not know, which is tolerated.
   bool skipping() const { return skipped_ > 0 || (place_ == place::tensor && field_ == field::other); }
 
-  // Refuses a value that cannot stand here; true for one that is skipped.
-  bool unexpected(std::string_view got) const {
-    if (skipping()) return true;
-    if (place_ == place::document) throw_error<format_error>(name(), ": the header is no object but ", got);
+  // Refuses a value that cannot stand here, unless it is skipped.
+  void unexpected(std::string_view got) const {
+    if (skipping()) return;
+    if (place_ == place::document) throw_error<format_error>(name_, ": the header is no object but ", got);
     if (place_ == place::metadata)
-      throw_error<format_error>(name(), ": __metadata__ ", in_quotes(metadata.back().first),
+      throw_error<format_error>(name_, ": __metadata__ ", in_quotes(metadata.back().first),
                                 ": expected a string, got ", got);
     if (place_ == place::names && in_metadata_)
-      throw_error<format_error>(name(), ": __metadata__: expected an object, got ", got);
+      throw_error<format_error>(name_, ": __metadata__: expected an object, got ", got);
     if (place_ == place::names) refuse(concat("expected an object, got ", got));
     const std::string_view key = field_ == field::type ? "dtype" : field_ == field::shape ? "shape" : "data_offsets";
     const std::string_view wanted = place_ == place::list     ? "an integer, 0 or more"
@@ -168,7 +157,7 @@ class safetensors_header final : public json_events {
   }
 
   [[noreturn]] void refuse(std::string_view what) const {
-    throw_error<format_error>(name(), ": tensor ", in_quotes(entries.back().name), ": ", what);
+    throw_error<format_error>(name_, ": tensor ", in_quotes(entries.back().name), ": ", what);
   }
 
   void check_entry() const {
@@ -190,6 +179,7 @@ class safetensors_header final : public json_events {
                     " takes ", bits / 8));
   }
 
+  std::string_view name_;  // of the file, for messages
   place place_ = place::document;
   field field_ = field::other;  // of the last key in a tensor
   unsigned fields_ = 0;         // all those the tensor has had so far
