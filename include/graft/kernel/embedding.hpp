@@ -1,44 +1,66 @@
 // SPDX-License-Identifier: Apache-2.0
 // Table look-up: gather rows by number, and scatter gradients back. Read next: ops/embedding.hpp.
 #pragma once
+#include <algorithm>
 #include <cstdint>
 
 #include "graft/core/context.hpp"
 #include "graft/core/frozen_array.hpp"
-#include "graft/simd/simd.hpp"
+#include "graft/simd/convert.hpp"
 
 namespace graft::kernel {
 
+namespace detail {
+
+/// y = x + beta y over n elements, x converted from its storage type. With beta = 0 the old y is not read.
+template <class T, class Arch, class E>
+GRAFT_INLINE void blend_row(index_t n, const E* x, T beta, T* y) {
+  constexpr index_t w = simd::width<T, Arch>;
+  const simd::batch<T, Arch> keep(beta);
+  index_t c = 0;
+  for (; c + w <= n; c += w) {
+    auto v = simd::load_as<T, Arch>(x + c);
+    if (beta != T(0)) v = simd::fma(keep, simd::load<T, Arch>(y + c), v);
+    simd::store(y + c, v);
+  }
+  if (const index_t rest = n - c; rest != 0) {
+    auto v = simd::load_partial_as<T, Arch>(x + c, rest);
+    if (beta != T(0)) v = simd::fma(keep, simd::load_partial<T, Arch>(y + c, rest), v);
+    simd::store_partial(y + c, v, rest);
+  }
+}
+
+}  // namespace detail
+
 /// y(n, .) = table(ids[n], .) + beta y(n, .), converting from the table's storage type. Shapes: table (V, C), y (N, C)
 /// contiguous; ids below V.
-template <class T>
+template <class T, class Arch = simd::default_arch>
 void gather_rows(context& ctx, const matrix_ref& table, const std::int32_t* ids, index_t rows, T* y, T beta) {
   visit_matrix(table, [&]<class E>(tensor_view<const E, 2> from) {
     const index_t columns = from.shape[1];
     ctx.executor().parallel_for(rows, 1 + 8192 / (columns + 1), [&](index_t first, index_t last) {
       for (index_t n = first; n < last; ++n) {
         GRAFT_ASSERT(ids[n] >= 0 && ids[n] < from.shape[0]);
-        const E* row = from.data + ids[n] * from.stride[0];
-        T* to = y + n * columns;
-        if (beta == T(0)) for (index_t c = 0; c < columns; ++c) to[c] = convert<T>(row[c]);
-        else for (index_t c = 0; c < columns; ++c) to[c] = convert<T>(row[c]) + beta * to[c];
+        detail::blend_row<T, Arch>(columns, from.data + ids[n] * from.stride[0], beta, y + n * columns);
       }
     });
   });
 }
 
-/// dtable(ids[n], .) += dy(n, .), after dtable was scaled by beta. Tasks split the columns, so that rows which share an
-/// id are added in order.
-template <class T>
+/// dtable(ids[n], .) += dy(n, .), after dtable was scaled by beta. Tasks split the rows of the table, each looking through
+/// all ids, so that gradients which share an id are added in order.
+template <class T, class Arch = simd::default_arch>
 void scatter_rows(context& ctx, const T* dy, const std::int32_t* ids, index_t rows, tensor_view<T, 2> dtable, T beta) {
   const index_t columns = dtable.shape[1];
-  ctx.executor().parallel_for(columns, 64, [&](index_t first, index_t last) {
-    for (index_t v = 0; v < dtable.shape[0] && beta != T(1); ++v)
-      for (index_t c = first; c < last; ++c) dtable(v, c) = beta == T(0) ? T(0) : beta * dtable(v, c);
-    for (index_t n = 0; n < rows; ++n) {
-      T* to = dtable.data + ids[n] * dtable.stride[0];
-      for (index_t c = first; c < last; ++c) to[c] += dy[n * columns + c];
+  ctx.executor().parallel_for(dtable.shape[0], 1 + 131072 / (columns + 1), [&](index_t first, index_t last) {
+    for (index_t v = first; v < last && beta != T(1); ++v) {
+      T* row = dtable.data + v * dtable.stride[0];
+      if (beta == T(0)) std::fill_n(row, columns, T(0));
+      else for (index_t c = 0; c < columns; ++c) row[c] *= beta;
     }
+    for (index_t n = 0; n < rows; ++n)
+      if (ids[n] >= first && ids[n] < last)
+        detail::blend_row<T, Arch>(columns, dy + n * columns, T(1), dtable.data + ids[n] * dtable.stride[0]);
   });
 }
 
