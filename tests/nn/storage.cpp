@@ -47,6 +47,11 @@ TEST_CASE("a half-precision model computes what its rounded weights do, and trai
   for (auto& p : trainable(model)) CHECK_FALSE(p.parameter->gradient_values().empty());
 }
 
+TEST_CASE("weights that are not there yet cannot be converted") {
+  llama<float> empty(llama_config::tiny());
+  CHECK_THROWS_AS(store_weights_as(empty, dtype::bf16), state_error);
+}
+
 TEST_CASE("trainable parameters keep their type, and integers are no storage for weights") {
   auto model = test::small_llama<float>(1);
   unfreeze(model, below("model.layers.0.mlp"));

@@ -64,8 +64,7 @@ class parameter_base {
   /// Makes a copy of the values, as T, that can be trained. Throws state_error when there are none yet.
   void unfreeze() {
     if (trainable_) return;
-    if (frozen_.bytes().data() == nullptr && size() != 0)
-      throw_error<state_error>("a parameter of shape ", to_string(shape()), " has no values yet: load or initialise it first");
+    require_values();
     value_ = tensor<T, 1>({size()});
     convert_elements(frozen_.type(), frozen_.bytes().data(), size(), value_.data());
     frozen_ = {};
@@ -80,8 +79,9 @@ class parameter_base {
     trainable_ = true;
   }
 
-  /// The frozen values to share; for a trainable parameter a copy of the present ones.
+  /// The frozen values to share; for a trainable parameter a copy of the present ones. Throws state_error when there are none yet.
   frozen_array share() const {
+    require_values();
     if (!trainable_) return frozen_;
     parameter_base copy = *this;
     copy.freeze();
@@ -115,6 +115,10 @@ class parameter_base {
   const frozen_array& frozen() const noexcept { return frozen_; }
 
  private:
+  void require_values() const {
+    if (!trainable_ && frozen_.bytes().data() == nullptr && size() != 0)
+      throw_error<state_error>("a parameter of shape ", to_string(shape()), " has no values yet: load or initialise it first");
+  }
   void set_shape(std::span<const index_t> shape) {
     rank_ = shape.size();
     for (std::size_t i = 0; i < rank_; ++i) shape_[i] = shape[i];
