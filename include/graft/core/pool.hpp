@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Recycled memory for activations: a pool of counted buffers, and scratch space for kernels. Read next: core/context.hpp.
 #pragma once
-#include <algorithm>
 #include <array>
 #include <atomic>
 #include <bit>
@@ -79,7 +78,7 @@ class activation_pool {
     if (h == nullptr) h = allocate(wanted);
     h->references = 1;
     live_ += h->capacity;
-    peak_ = std::max(peak_, live_);
+    if (live_ > peak_) peak_ = live_;
     return buffer_handle(h);
   }
 
@@ -120,7 +119,8 @@ class activation_pool {
   detail::buffer_header* allocate(std::uint32_t c) {
     if (c >= classes) throw_error<shape_error>("activation pool: a buffer of class ", c, " is beyond any memory");
     const std::size_t capacity = capacity_of(c);
-    if (live_ + free_ + capacity > std::max(peak_, live_ + capacity) * 5 / 4 + (std::size_t{32} << 20)) release_free();
+    const std::size_t wanted = live_ + capacity, most = wanted > peak_ ? wanted : peak_;
+    if (wanted + free_ > most * 5 / 4 + (std::size_t{32} << 20)) release_free();
     void* memory = ::operator new(sizeof(detail::buffer_header) + capacity, std::align_val_t{64});
     return ::new (memory) detail::buffer_header{this, nullptr, capacity, 0, c, 0};
   }

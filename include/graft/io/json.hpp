@@ -71,27 +71,7 @@ class json_node {
 
   /// Throws format_error unless the value is a T.
   template <class T>
-  T as() const {
-    if constexpr (std::same_as<T, bool>) {
-      if (kind() != detail::json_kind::boolean) reject("true or false");
-      return value().bits != 0;
-    } else if constexpr (std::integral<T>) {
-      return integer(std::numeric_limits<T>::min(), std::numeric_limits<T>::max());
-    } else if constexpr (std::floating_point<T>) {
-      const double v = number();
-      if (std::abs(v) > static_cast<double>(std::numeric_limits<T>::max())) reject("a number of smaller magnitude");
-      return static_cast<T>(v);
-    } else if constexpr (detail::is_vector<T>) {
-      T list;
-      for (const json_node& e : elements()) list.push_back(e.as<typename T::value_type>());
-      return list;
-    } else {
-      static_assert(std::same_as<T, std::string>,
-                    "graft: json_node reads bool, numbers, std::string and vectors of them");
-      return std::string(text());
-    }
-  }
-
+  T as() const;
   /// A string without a copy; lives as long as the document. Throws format_error for any other value.
   std::string_view text() const {
     if (!is_string()) reject("a string");
@@ -272,6 +252,27 @@ inline void json_node::allow_only(std::initializer_list<std::string_view> names)
   for (const json_node& m : members())
     if (!m.says_nothing() && std::find(names.begin(), names.end(), m.name()) == names.end())
       m.fail("this setting is not known");
+}
+
+template <class T>
+T json_node::as() const {
+  if constexpr (std::same_as<T, bool>) {
+    if (kind() != detail::json_kind::boolean) reject("true or false");
+    return value().bits != 0;
+  } else if constexpr (std::integral<T>) {
+    return integer(std::numeric_limits<T>::min(), std::numeric_limits<T>::max());
+  } else if constexpr (std::floating_point<T>) {
+    const double v = number();
+    if (std::abs(v) > static_cast<double>(std::numeric_limits<T>::max())) reject("a number of smaller magnitude");
+    return static_cast<T>(v);
+  } else if constexpr (detail::is_vector<T>) {
+    T list;
+    for (const json_node& e : elements()) list.push_back(e.as<typename T::value_type>());
+    return list;
+  } else {
+    static_assert(std::same_as<T, std::string>, "graft: json_node reads bool, numbers, std::string and vectors of them");
+    return std::string(text());
+  }
 }
 
 /// Reads a JSON text. `name` stands for it in errors. Throws format_error for what is not strictly JSON in UTF-8, has a
