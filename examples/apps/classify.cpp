@@ -18,7 +18,7 @@ struct example {
 };
 
 struct options {
-  index_t epochs = 4, batch = 32, max_length = 128, head_epochs = 100;
+  index_t epochs = 3, batch = 32, max_length = 128, head_epochs = 100;
   double lr = 1e-3, head_lr = 1e-2;
   std::uint64_t seed = 0;
 };
