@@ -27,11 +27,11 @@ struct task_shape {
 /// rows at a time, so that whole cache lines and pages are used up while they are at hand. Panels that are rows of a
 /// matrix are read along k and need no company.
 inline task_shape plan_tasks(index_t rows, index_t depth, index_t panels, bool across, store order, index_t concurrency) {
-  const index_t row_blocks = (rows + 511) / 512;  // more rows than this overflow the second-level cache
+  index_t row_blocks = (rows + 511) / 512;  // more rows than this overflow the second-level cache
+  const index_t wanted = concurrency == 1 ? 1 : 2 * concurrency;
+  const index_t group = across ? (panels + wanted - 1) / wanted : 1, groups = (panels + group - 1) / group;
+  if (groups * row_blocks < wanted && rows > 64) row_blocks = (wanted + groups - 1) / groups;  // every block packs its panels anew
   index_t block = (rows + row_blocks - 1) / row_blocks;
-  index_t group = across ? (panels + 2 * concurrency - 1) / (2 * concurrency) : 1;
-  if (concurrency == 1 && across) group = panels;
-  if (panels < 2 * concurrency && block > 64) block = (block + 2 * concurrency - 1) / (2 * concurrency);
   block = (block + 7) / 8 * 8;
   const bool shallow = across && order == store::straight;  // few rows: go along the rows of the matrix, not down
   return {block, group, pass_depth(depth, shallow && rows <= 8 ? 32 : shallow && rows <= 32 ? 128 : panel_depth)};
