@@ -81,7 +81,7 @@ TEST_CASE("settings that change the numbers and are not supported are refused by
 
 TEST_CASE("what is written is read back, and has what PEFT needs") {
   peft_config c;
-  c.lora = {.rank = 4, .alpha = 6.5, .rank_stabilised = true, .dropout = 0.25};
+  c.lora = {.rank = 4, .alpha = 6.5, .rank_stabilised = true, .dropout = 0.1};
   c.target_modules = {"key", "query"};
   c.modules_to_save = {"classifier"};
   c.alpha_pattern = {{"^encoder.layer.0.key", 3}};
@@ -91,7 +91,7 @@ TEST_CASE("what is written is read back, and has what PEFT needs") {
   CHECK(again.lora.rank == 4);
   CHECK(again.lora.alpha == 6.5);
   CHECK(again.lora.rank_stabilised);
-  CHECK(again.lora.dropout == 0.25);
+  CHECK(again.lora.dropout == 0.1);
   CHECK(again.target_modules == c.target_modules);
   CHECK(again.modules_to_save == c.modules_to_save);
   CHECK(again.alpha_pattern == c.alpha_pattern);
@@ -103,6 +103,10 @@ TEST_CASE("what is written is read back, and has what PEFT needs") {
   CHECK(j["base_model_name_or_path"].is_null());
   c.lora.alpha = 16;
   CHECK(json::parse(write_peft_config(c))["lora_alpha"].is_number_integer());  // as Python's int
+  c.target_modules = {"a \"b\"\n"};
+  CHECK(read(write_peft_config(c)).target_modules == c.target_modules);
+  c.task_type = "\xFF";
+  CHECK_THROWS_WITH(write_peft_config(c), "adapter_config.json: \"\xFF\" is not UTF-8");
 }
 
 TEST_CASE("keys of alpha_pattern name a module whole, or its last segments") {

@@ -3,14 +3,13 @@
 #pragma once
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <filesystem>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "graft/io/detail/json_text.hpp"
 #include "graft/io/json.hpp"
 #include "graft/peft/lora.hpp"
 #include "graft/peft/targets.hpp"
@@ -91,29 +90,30 @@ inline peft_config read_peft_config(const json_node& root) {
   return c;
 }
 
-/// The text of an adapter_config.json that Python's peft loads. rank_pattern follows from `ranks`, one a module that differs.
+/// The text of an adapter_config.json that Python's peft loads. Throws format_error for names that are not UTF-8. rank_pattern follows from `ranks`, one a module that differs.
 inline std::string write_peft_config(const peft_config& c, const std::map<std::string, index_t>& ranks = {}) {
-  using nlohmann::json;
-  const auto or_null = [](const std::string& s) { return s.empty() ? json(nullptr) : json(s); };
-  json j{{"peft_type", "LORA"},
-         {"task_type", or_null(c.task_type)},
-         {"base_model_name_or_path", or_null(c.base_model_name)},
-         {"inference_mode", true},
-         {"r", c.lora.rank},
-         {"lora_alpha", c.lora.alpha},
-         {"use_rslora", c.lora.rank_stabilised},
-         {"lora_dropout", c.lora.dropout},
-         {"target_modules", c.target_modules},
-         {"modules_to_save", c.modules_to_save.empty() ? json(nullptr) : json(c.modules_to_save)},
-         {"rank_pattern", json::object()},
-         {"alpha_pattern", json::object()},
-         {"bias", "none"},
-         {"fan_in_fan_out", false},
-         {"init_lora_weights", true}};
-  if (c.lora.alpha == std::floor(c.lora.alpha)) j["lora_alpha"] = static_cast<std::int64_t>(c.lora.alpha);
-  for (const auto& [key, rank] : ranks) j["rank_pattern"][key] = rank;
-  for (const auto& [key, alpha] : c.alpha_pattern) j["alpha_pattern"][key] = alpha;
-  return j.dump(2) + "\n";
+  std::string text;
+  const auto add = [&](std::string_view key, const auto& value) {
+    text += concat(text.empty() ? "{\n  \"" : ",\n  \"", key, "\": ", value);
+  };
+  const auto written = [](const auto& value) { return detail::json_text(value, "adapter_config.json"); };
+  const auto or_null = [&](const auto& value) { return value.empty() ? std::string("null") : written(value); };
+  add("alpha_pattern", written(c.alpha_pattern));
+  add("base_model_name_or_path", or_null(c.base_model_name));
+  add("bias", written("none"));
+  add("fan_in_fan_out", written(false));
+  add("inference_mode", written(true));
+  add("init_lora_weights", written(true));
+  add("lora_alpha", written(c.lora.alpha));
+  add("lora_dropout", written(c.lora.dropout));
+  add("modules_to_save", or_null(c.modules_to_save));
+  add("peft_type", written("LORA"));
+  add("r", written(c.lora.rank));
+  add("rank_pattern", written(ranks));
+  add("target_modules", written(c.target_modules));
+  add("task_type", or_null(c.task_type));
+  add("use_rslora", written(c.lora.rank_stabilised));
+  return text + "\n}\n";
 }
 
 }  // namespace graft

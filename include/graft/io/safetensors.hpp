@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "graft/io/atomic_file.hpp"
+#include "graft/io/detail/json_text.hpp"
 #include "graft/io/detail/safetensors_header.hpp"
 #include "graft/io/mapped_file.hpp"
 #include "graft/nn/state_dict.hpp"
@@ -122,14 +123,6 @@ inline std::size_t safetensors_rank(dtype type) {  // in the order of writing
   return rank;
 }
 
-inline std::string json_text(std::string_view text) {
-  try {
-    return nlohmann::json(text).dump();
-  } catch (const nlohmann::json::type_error&) {
-    throw_error<format_error>("safetensors: ", in_quotes(text), " is not UTF-8");
-  }
-}
-
 inline void check_writable(const std::string& name, const array_ref& a) {
   if (name == "__metadata__") throw_error<format_error>("safetensors: no tensor may be called __metadata__");
   if (a.shape.size() > safetensors_rank_limit)
@@ -144,7 +137,7 @@ inline void check_writable(const std::string& name, const array_ref& a) {
 // One member of the header. Writes no spaces, as other writers do not: the bytes are then the same as theirs.
 inline std::string entry_text(const std::string& name, const array_ref& a, std::size_t begin) {
   std::string text =
-      concat(json_text(name), ":{\"dtype\":\"", safetensors_types[safetensors_rank(a.type)].name, "\",\"shape\":[");
+      concat(json_text(name, "safetensors"), ":{\"dtype\":\"", safetensors_types[safetensors_rank(a.type)].name, "\",\"shape\":[");
   for (std::size_t i = 0; i < a.shape.size(); ++i) text += concat(i == 0 ? "" : ",", a.shape[i]);
   return text += concat("],\"data_offsets\":[", begin, ',', begin + a.bytes.size(), "]}");
 }
@@ -164,7 +157,7 @@ inline safetensors_plan plan_safetensors(const records<array_ref>& items, const 
   std::string text = "{";
   if (!metadata.empty()) {
     text += "\"__metadata__\":{";
-    for (const auto& [key, value] : metadata) text += concat(json_text(key), ':', json_text(value), ',');
+    for (const auto& [key, value] : metadata) text += concat(json_text(key, "safetensors"), ':', json_text(value, "safetensors"), ',');
     text.back() = '}';
     text += ',';
   }

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+// Values as JSON writes them. Read next: io/peft_config.hpp.
+#pragma once
+#include <charconv>
+#include <cmath>
+#include <concepts>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "graft/io/detail/printable.hpp"
+
+namespace graft::detail {
+
+// Throws format_error that starts with `name` when the text is not UTF-8.
+inline std::string json_text(std::string_view text, std::string_view name) {
+  try {
+    return nlohmann::json(text).dump();
+  } catch (const nlohmann::json::type_error&) {
+    throw_error<format_error>(name, ": ", in_quotes(text), " is not UTF-8");
+  }
+}
+// The shortest text that reads back as v; whole numbers without a point.
+inline std::string json_text(double v, std::string_view name) {
+  if (!std::isfinite(v)) throw_error<format_error>(name, ": ", v, " is no number of JSON");
+  char digits[32];
+  return {digits, std::to_chars(digits, digits + sizeof digits, v).ptr};
+}
+inline std::string json_text(std::integral auto v, std::string_view) {
+  if constexpr (std::same_as<decltype(v), bool>) return v ? "true" : "false";
+  else return std::to_string(v);
+}
+
+inline std::string json_text(const std::vector<std::string>& list, std::string_view name) {
+  std::string text;
+  for (const std::string& v : list) text += concat(text.empty() ? "[" : ", ", json_text(v, name));
+  return text.empty() ? "[]" : text + "]";
+}
+template <class T>
+std::string json_text(const std::map<std::string, T>& members, std::string_view name) {
+  std::string text;
+  for (const auto& [key, v] : members) text += concat(text.empty() ? "{" : ", ", json_text(key, name), ": ", json_text(v, name));
+  return text.empty() ? "{}" : text + "}";
+}
+
+}  // namespace graft::detail
