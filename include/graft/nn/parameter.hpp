@@ -112,13 +112,12 @@ class parameter_base {
     return trainable_ ? value_.data() : reinterpret_cast<const T*>(frozen_.bytes().data());
   }
   bool holds_elements() const noexcept { return trainable_ || (frozen_.template holds<T>() && (frozen_.bytes().data() != nullptr || size() == 0)); }
-  const frozen_array& frozen() const noexcept { return frozen_; }
-
- private:
   void require_values() const {
     if (!trainable_ && frozen_.bytes().data() == nullptr && size() != 0)
       throw_error<state_error>("a parameter of shape ", to_string(shape()), " has no values yet: load or initialise it first");
   }
+
+ private:
   void set_shape(std::span<const index_t> shape) {
     rank_ = shape.size();
     for (std::size_t i = 0; i < rank_; ++i) shape_[i] = shape[i];
@@ -166,11 +165,12 @@ class parameter : public parameter_base<T> {
     GRAFT_ASSERT(this->trainable());
     return {this->value().data(), extent()};
   }
-  /// The elements in whatever type they are stored.
+  /// The elements in whatever type they are stored. Throws state_error when there are none yet.
   matrix_ref matrix() const
     requires(Rank == 2)
   {
-    return this->trainable() ? matrix_ref(view()) : this->frozen().matrix();
+    this->require_values();
+    return {this->type(), this->bytes().data(), this->shape()[0], this->shape()[1]};
   }
 
  private:
