@@ -106,6 +106,24 @@ TEST_CASE("strided operands need only contiguous rows") {
   CHECK(out(3, 37) == 0);
 }
 
+TEST_CASE("a transposed factor whose rows lie pages apart gives the bits of one whose rows are close") {
+  thread_pool pool(3);
+  context serial, parallel(pool);
+  const auto wide = random_tensor<float, 2>({500, 1500}, 1);
+  for (index_t rows : {64, 70, 301, 600})
+    for (index_t columns : {50, 200}) {
+      const auto a = wide.slice(1, 5, 5 + rows);
+      const auto b = random_tensor<float, 2>({500, columns}, 2);
+      auto expected = random_tensor<float, 2>({rows, columns}, 3);
+      auto c = expected.clone(), again = expected.clone();
+      kernel::matmul_tn<float>(serial, tensor<float, 2>::copy_of(a), b, expected, {0.5, 2});
+      kernel::matmul_tn<float>(serial, a, b, c, {0.5, 2});
+      kernel::matmul_tn<float>(parallel, a, b, again, {0.5, 2});
+      CHECK(test::equal_bits(c, expected));
+      CHECK(test::equal_bits(again, expected));
+    }
+}
+
 TEST_CASE("any number of threads gives the same bits") {
   context serial;
   for (form f : {form::nt, form::nn, form::tn})

@@ -17,53 +17,7 @@ struct product_scale {
 
 namespace detail {
 
-/// What one task computes: a block of rows against a group of panels, in passes over k. None of it changes a bit of the
-/// result except `pass`, which follows from the shape alone.
-struct task_shape {
-  index_t rows, panels, pass;
-};
-
-/// Panels cut across the rows of a matrix touch every one of those rows: a group of neighbouring panels goes over a few
-/// rows at a time, so that whole cache lines and pages are used up while they are at hand. Panels that are rows of a
-/// matrix are read along k and need no company.
-inline task_shape plan_tasks(index_t rows, index_t depth, index_t panels, bool across, store order, index_t concurrency) {
-  index_t row_blocks = (rows + 511) / 512;  // more rows than this overflow the second-level cache
-  const index_t wanted = concurrency == 1 ? 1 : 2 * concurrency;
-  const index_t group = across ? (panels + wanted - 1) / wanted : 1, groups = (panels + group - 1) / group;
-  if (groups * row_blocks < wanted && rows > 64) row_blocks = (wanted + groups - 1) / groups;  // every block packs its panels anew
-  index_t block = (rows + row_blocks - 1) / row_blocks;
-  block = (block + 7) / 8 * 8;
-  const bool shallow = across && order == store::straight;  // few rows: go along the rows of the matrix, not down
-  return {block, group, pass_depth(depth, shallow && rows <= 8 ? 32 : shallow && rows <= 32 ? 128 : panel_depth)};
-}
-
-/// Runs c = alpha a b + beta c by panels of b. `panel(first column, columns, first k, steps, scratch)` gives a pointer to
-/// the panel and its row step: either packed into scratch or the matrix itself.
-template <broadcast Lies, store Order, class T, class Arch, class Panel>
-void run_panels(context& ctx, index_t rows, index_t depth, index_t columns, const T* a, index_t lda, Panel panel, T* c,
-                index_t ldc, T alpha, T beta) {
-  constexpr index_t width = tile_shape<T, Arch>::columns;
-  const index_t panels = (columns + width - 1) / width;
-  const task_shape plan = plan_tasks(rows, depth, panels, Panel::across_rows, Order, ctx.executor().concurrency());
-  const index_t groups = (panels + plan.panels - 1) / plan.panels, blocks = (rows + plan.rows - 1) / plan.rows;
-  ctx.scratch().reserve(static_cast<std::size_t>(panel_depth * width) * sizeof(T));
-  ctx.executor().parallel_for(groups * blocks, 1, [&](index_t task, index_t) {
-    const auto scratch = ctx.scratch().take();
-    const index_t i = task / groups * plan.rows, block = std::min(rows - i, plan.rows);
-    const index_t first = task % groups * plan.panels * width, last = std::min(columns, first + plan.panels * width);
-    for (index_t k = 0; k < depth; k += plan.pass) {
-      const index_t steps = std::min(depth - k, plan.pass);
-      const T* from = Lies == broadcast::from_rows ? a + i * lda + k : a + k * lda + i;
-      for (index_t j = first; j < last; j += width) {
-        const index_t count = std::min(last - j, width);
-        const auto [b, ldb] = panel(j, count, k, steps, scratch.template as<T>());
-        T* const to = Order == store::straight ? c + i * ldc + j : c + j * ldc + i;
-        run_panel<Lies, Order, T, Arch>(block, steps, from, lda, b, ldb, {to, ldc, alpha, k == 0 ? beta : T(1), count});
-      }
-    }
-  });
-}
-
+/// A part of an operand as a tile reads it: in the matrix itself, or packed.
 template <class T>
 struct panel_view {
   const T* data;
@@ -75,6 +29,99 @@ template <class T, class Arch>
 constexpr index_t padded(index_t count) noexcept {
   return (count + simd::width<T, Arch> - 1) / simd::width<T, Arch> * simd::width<T, Arch>;
 }
+
+/// What one task computes: a block of rows against a group of panels, in passes over k. None of it changes a bit of the
+/// result except `pass`, which follows from the shape alone.
+struct task_shape {
+  index_t rows, panels, pass;
+};
+
+/// Panels cut across the rows of a matrix touch every one of those rows: a group of neighbouring panels goes over a few
+/// rows at a time, so that whole cache lines and pages are used up while they are at hand. Panels that are rows of a
+/// matrix are read along k and need no company. Where both operands are packed, the longer side is split.
+template <class Rows, class Panel, index_t Width>
+task_shape plan_tasks(index_t rows, index_t depth, index_t panels, store order, index_t concurrency) {
+  const index_t wanted = concurrency == 1 ? 1 : 2 * concurrency;
+  index_t row_blocks = (rows + Rows::most - 1) / Rows::most, groups = 1;
+  if constexpr (Rows::packed) {
+    while (groups * row_blocks < wanted && rows > 16 * row_blocks) {
+      if (groups < panels && panels * Width * row_blocks > rows * groups) ++groups;
+      else ++row_blocks;
+    }
+  } else {
+    groups = Panel::across_rows ? std::min(wanted, panels) : panels;
+    if (groups * row_blocks < wanted && rows > 64) row_blocks = (wanted + groups - 1) / groups;  // every block packs its panels anew
+  }
+  const index_t block = ((rows + row_blocks - 1) / row_blocks + 7) / 8 * 8;
+  const bool shallow = Panel::across_rows && order == store::straight;  // few rows: go along the rows of the matrix, not down
+  return {block, (panels + groups - 1) / groups, pass_depth(depth, shallow && rows <= 8 ? 32 : shallow && rows <= 32 ? 128 : panel_depth)};
+}
+
+/// Runs c = alpha a b + beta c by panels of b. `a(first row, rows, first k, steps, scratch)` and `panel(first column,
+/// columns, first k, steps, scratch)` give a part of an operand: packed into scratch, or where it is.
+template <store Order, class T, class Arch, class Rows, class Panel>
+void run_panels(context& ctx, index_t rows, index_t depth, index_t columns, Rows a, Panel panel, T* c, index_t ldc, T alpha,
+                T beta) {
+  constexpr index_t width = tile_shape<T, Arch>::columns;
+  const index_t panels = (columns + width - 1) / width;
+  const task_shape plan = plan_tasks<Rows, Panel, width>(rows, depth, panels, Order, ctx.executor().concurrency());
+  const index_t groups = (panels + plan.panels - 1) / plan.panels, blocks = (rows + plan.rows - 1) / plan.rows;
+  const index_t room = Rows::packed ? plan.rows * padded<T, Arch>(std::min(plan.pass, depth)) : 0;
+  ctx.scratch().reserve(static_cast<std::size_t>(panel_depth * width + room) * sizeof(T));
+  ctx.executor().parallel_for(groups * blocks, 1, [&](index_t task, index_t) {
+    const auto scratch = ctx.scratch().take();
+    T* const panel_room = scratch.template as<T>();
+    const index_t i = task / groups * plan.rows, block = std::min(rows - i, plan.rows);
+    const index_t first = task % groups * plan.panels * width, last = std::min(columns, first + plan.panels * width);
+    for (index_t k = 0; k < depth; k += plan.pass) {
+      const index_t steps = std::min(depth - k, plan.pass);
+      const auto [from, lda] = a(i, block, k, steps, panel_room + panel_depth * width);
+      for (index_t j = first; j < last; j += width) {
+        const index_t count = std::min(last - j, width);
+        const auto [b, ldb] = panel(j, count, k, steps, panel_room);
+        T* const to = Order == store::straight ? c + i * ldc + j : c + j * ldc + i;
+        run_panel<Rows::lies, Order, T, Arch>(block, steps, from, lda, b, ldb, {to, ldc, alpha, k == 0 ? beta : T(1), count});
+      }
+    }
+  });
+}
+
+/// Rows read where they are. More than `most` of them overflow the second-level cache.
+template <class T>
+struct raw_rows {
+  static constexpr broadcast lies = broadcast::from_rows;
+  static constexpr bool packed = false;
+  static constexpr index_t most = 512;
+  tensor_view<const T, 2> a;
+
+  panel_view<T> operator()(index_t i, index_t, index_t k, index_t, T*) const { return {a.data + i * a.stride[0] + k, a.stride[0]}; }
+};
+
+/// Rows that are columns of a, read where they are.
+template <class T>
+struct raw_columns {
+  static constexpr broadcast lies = broadcast::from_columns;
+  static constexpr bool packed = false;
+  static constexpr index_t most = 512;
+  tensor_view<const T, 2> a;
+
+  panel_view<T> operator()(index_t i, index_t, index_t k, index_t, T*) const { return {a.data + k * a.stride[0] + i, a.stride[0]}; }
+};
+
+/// Rows that are columns of a, transposed while packed.
+template <class T, class Arch>
+struct turned_columns {
+  static constexpr broadcast lies = broadcast::from_rows;
+  static constexpr bool packed = true;
+  static constexpr index_t most = 256;
+  tensor_view<const T, 2> a;
+
+  panel_view<T> operator()(index_t i, index_t count, index_t k, index_t steps, T* scratch) const {
+    const index_t ld = padded<T, Arch>(steps);
+    pack_rows<T, Arch>(a.data + k * a.stride[0] + i, a.stride[0], steps, count, scratch, ld);
+    return {scratch, ld};
+  }
+};
 
 /// Panels whose columns are rows of w, transposed while packed.
 template <class T, class Arch, class E>
@@ -134,11 +181,10 @@ void matmul_nt(context& ctx, tensor_view<const T, 2> x, matrix_ref w, tensor_vie
       if (m <= 8) return dot_product<T, Arch>(ctx, x, weights, y, alpha, beta);
     if constexpr (std::is_same_v<T, E>)
       if (n <= 64 && m * depth * static_cast<index_t>(sizeof(T)) < (index_t{12} << 20))  // few rows: leave w unpacked
-        return detail::run_panels<broadcast::from_rows, store::transposed, T, Arch>(
-            ctx, m, depth, n, weights.data, weights.stride[0], detail::row_panels<T, Arch, T>{x}, y.data, y.stride[0], alpha,
-            beta);
-    detail::run_panels<broadcast::from_rows, store::straight, T, Arch>(
-        ctx, n, depth, m, x.data, x.stride[0], detail::row_panels<T, Arch, E>{weights}, y.data, y.stride[0], alpha, beta);
+        return detail::run_panels<store::transposed, T, Arch>(ctx, m, depth, n, detail::raw_rows<T>{weights},
+                                                              detail::row_panels<T, Arch, T>{x}, y.data, y.stride[0], alpha, beta);
+    detail::run_panels<store::straight, T, Arch>(ctx, n, depth, m, detail::raw_rows<T>{x}, detail::row_panels<T, Arch, E>{weights},
+                                                 y.data, y.stride[0], alpha, beta);
   });
 }
 
@@ -155,14 +201,13 @@ void matmul_nn(context& ctx, tensor_view<const T, 2> x, matrix_ref w, tensor_vie
         for (index_t j = 0; j < w.cols; ++j) few(j, k) = convert<T>(weights(k, j));
       return dot_product<T, Arch>(ctx, x, tensor_view<const T, 2>(few), y, alpha, beta);
     }
-    detail::run_panels<broadcast::from_rows, store::straight, T, Arch>(
-        ctx, x.shape[0], w.rows, w.cols, x.data, x.stride[0], detail::column_panels<T, Arch, E>{weights, x.shape[0] >= 32},
-        y.data, y.stride[0], alpha, beta);
+    detail::run_panels<store::straight, T, Arch>(ctx, x.shape[0], w.rows, w.cols, detail::raw_rows<T>{x},
+                                                 detail::column_panels<T, Arch, E>{weights, x.shape[0] >= 32}, y.data,
+                                                 y.stride[0], alpha, beta);
   });
 }
 
-/// c = a^T b. Shapes: a (N, K), b (N, M) -> c (K, M), the sum over the N rows. Cost: 2 N M K flops. Workspace: a copy of
-/// a, unless it is small.
+/// c = a^T b. Shapes: a (N, K), b (N, M) -> c (K, M), the sum over the N rows. Cost: 2 N M K flops.
 template <class T, class Arch = simd::default_arch>
 void matmul_tn(context& ctx, tensor_view<const T, 2> a, tensor_view<const T, 2> b, tensor_view<T, 2> c,
                product_scale scale = {}) {
@@ -170,22 +215,15 @@ void matmul_tn(context& ctx, tensor_view<const T, 2> a, tensor_view<const T, 2> 
   const T alpha = static_cast<T>(scale.alpha), beta = static_cast<T>(scale.beta);
   const index_t depth = a.shape[0], rows = a.shape[1], columns = b.shape[1];
   if (columns <= 16 && columns < rows)  // a narrow result: compute its transpose, whose columns are many
-    return detail::run_panels<broadcast::from_columns, store::transposed, T, Arch>(
-        ctx, columns, depth, rows, b.data, b.stride[0], detail::column_panels<T, Arch, T>{a, false}, c.data, c.stride[0],
-        alpha, beta);
-  if (rows >= 64 && depth > 64) {  // down the columns of a, every step would touch another page: transpose it once
-    const index_t ld = detail::padded<T, Arch>(depth);
-    const buffer_handle memory = ctx.pool().take(static_cast<std::size_t>(rows * ld) * sizeof(T));
-    T* const at = reinterpret_cast<T*>(memory.data());
-    ctx.executor().parallel_for(rows, 64, [&](index_t first, index_t last) {
-      pack_rows<T, Arch>(a.data + first, a.stride[0], depth, last - first, at + first * ld, ld);
-    });
-    return detail::run_panels<broadcast::from_rows, store::straight, T, Arch>(
-        ctx, rows, depth, columns, at, ld, detail::column_panels<T, Arch, T>{b, true}, c.data, c.stride[0], alpha, beta);
-  }
-  detail::run_panels<broadcast::from_columns, store::straight, T, Arch>(
-      ctx, rows, depth, columns, a.data, a.stride[0], detail::column_panels<T, Arch, T>{b, rows >= 32}, c.data, c.stride[0],
-      alpha, beta);
+    return detail::run_panels<store::transposed, T, Arch>(ctx, columns, depth, rows, detail::raw_columns<T>{b},
+                                                          detail::column_panels<T, Arch, T>{a, false}, c.data, c.stride[0], alpha, beta);
+  const detail::column_panels<T, Arch, T> panels{b, rows >= 32};
+  const bool far_apart = a.stride[0] * static_cast<index_t>(sizeof(T)) >= 4096;  // down a column, every step takes another page
+  if (far_apart && rows >= 64 && depth > 64)
+    return detail::run_panels<store::straight, T, Arch>(ctx, rows, depth, columns, detail::turned_columns<T, Arch>{a}, panels, c.data,
+                                                        c.stride[0], alpha, beta);
+  detail::run_panels<store::straight, T, Arch>(ctx, rows, depth, columns, detail::raw_columns<T>{a}, panels, c.data, c.stride[0],
+                                               alpha, beta);
 }
 
 }  // namespace graft::kernel

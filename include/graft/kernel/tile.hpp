@@ -113,6 +113,7 @@ __attribute__((noinline)) void run_tile(index_t depth, const T* a, index_t lda, 
     for (int j = 0; j < Vectors; ++j) acc[i][j] = batch(T(0));
   }
   for (index_t k = 0; k < depth; ++k) {
+    if constexpr (Lies == broadcast::from_columns) simd::prefetch(a + 16 * lda);  // a line of its own in every step
     batch bv[Vectors];
     GRAFT_UNROLL
     for (int j = 0; j < Vectors; ++j) bv[j] = simd::load<T, Arch>(b + j * w);
