@@ -22,6 +22,7 @@ template <class T>
 struct panel_view {
   const T* data;
   index_t row_step;
+  read_ahead next{};  // what to bring in meanwhile
 };
 
 /// Width of the scratch panel that holds `count` columns: whole vectors.
@@ -75,12 +76,13 @@ void run_panels(context& ctx, index_t rows, index_t depth, index_t columns, Rows
     const index_t first = task % groups * plan.panels * width, last = std::min(columns, first + plan.panels * width);
     for (index_t k = 0; k < depth; k += plan.pass) {
       const index_t steps = std::min(depth - k, plan.pass);
-      const auto [from, lda] = a(i, block, k, steps, panel_room + panel_depth * width);
+      const panel_view<T> from = a(i, block, k, steps, panel_room + panel_depth * width);
       for (index_t j = first; j < last; j += width) {
         const index_t count = std::min(last - j, width);
-        const auto [b, ldb] = panel(j, count, k, steps, panel_room);
+        const panel_view<T> b = panel(j, count, k, steps, panel_room);
         T* const to = Order == store::straight ? c + i * ldc + j : c + j * ldc + i;
-        run_panel<Rows::lies, Order, T, Arch>(block, steps, from, lda, b, ldb, {to, ldc, alpha, k == 0 ? beta : T(1), count});
+        run_panel<Rows::lies, Order, T, Arch>(block, steps, from.data, from.row_step, b.data, b.row_step,
+                                              {to, ldc, alpha, k == 0 ? beta : T(1), count}, b.next);
       }
     }
   });
@@ -146,7 +148,11 @@ struct column_panels {
   panel_view<T> operator()(index_t j, index_t count, index_t k, index_t steps, T* scratch) const {
     const E* from = w.data + k * w.stride[0] + j;
     if constexpr (std::is_same_v<T, E>)
-      if (!reused && count % simd::width<T, Arch> == 0) return {from, w.stride[0]};
+      if (!reused && count % simd::width<T, Arch> == 0) {
+        constexpr index_t size = sizeof(T);
+        const index_t beside = std::min(count, w.shape[1] - j - count);
+        return {from, w.stride[0], {reinterpret_cast<const std::byte*>(from + count), w.stride[0] * size, steps, beside * size}};
+      }
     const index_t ld = padded<T, Arch>(count);
     pack_columns<T, Arch>(from, w.stride[0], count, steps, scratch, ld);
     return {scratch, ld};
@@ -202,7 +208,7 @@ void matmul_nn(context& ctx, tensor_view<const T, 2> x, matrix_ref w, tensor_vie
       return dot_product<T, Arch>(ctx, x, tensor_view<const T, 2>(few), y, alpha, beta);
     }
     detail::run_panels<store::straight, T, Arch>(ctx, x.shape[0], w.rows, w.cols, detail::raw_rows<T>{x},
-                                                 detail::column_panels<T, Arch, E>{weights, x.shape[0] >= 32}, y.data,
+                                                 detail::column_panels<T, Arch, E>{weights, x.shape[0] > 32}, y.data,
                                                  y.stride[0], alpha, beta);
   });
 }

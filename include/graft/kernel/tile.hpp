@@ -2,6 +2,8 @@
 // The register tile every large product is made of: a few rows of one operand, broadcast, against a few vectors of the
 // other. Read next: kernel/panel.hpp, which feeds it.
 #pragma once
+#include <cstddef>
+
 #include "graft/core/extents.hpp"
 #include "graft/simd/simd.hpp"
 
@@ -27,6 +29,23 @@ struct tile_output {
   index_t ldc;
   T alpha, beta;
   index_t columns;  // valid columns of the tile; the rest of the last vector is not stored
+};
+
+/// What the next panel will read from memory: `rows` pieces of `bytes` each, `step` bytes apart. Tiles ask for it a few
+/// lines at a time while they compute.
+struct read_ahead {
+  const std::byte* at = nullptr;
+  index_t step = 0, rows = 0, bytes = 0;
+  index_t done = 0;  // bytes of the present piece
+
+  index_t lines() const noexcept { return rows * ((bytes + 63) / 64); }
+  void fetch(index_t lines) noexcept {
+    for (; lines > 0 && rows > 0; --lines) {
+      simd::prefetch_far(at + done);
+      if ((done += 64) < bytes) continue;
+      done = 0, at += step, --rows;
+    }
+  }
 };
 
 namespace detail {
@@ -133,17 +152,21 @@ __attribute__((noinline)) void run_tile(index_t depth, const T* a, index_t lda, 
 namespace detail {
 
 template <int Vectors, broadcast Lies, store Order, class T, class Arch>
-void run_strip(index_t rows, index_t depth, const T* a, index_t lda, const T* b, index_t ldb, tile_output<T> out) {
+void run_strip(index_t rows, index_t depth, const T* a, index_t lda, const T* b, index_t ldb, tile_output<T> out,
+               read_ahead next) {
   constexpr int most = tile_shape<T, Arch>::rows;
   const auto advance = [&](int done) {
     a += Lies == broadcast::from_rows ? done * lda : done;
     out.c += Order == store::straight ? done * out.ldc : done;
     rows -= done;
   };
+  const index_t strips = (rows + most - 1) / most, share = (next.lines() + strips - 1) / strips;
   while (rows >= most) {
+    next.fetch(share);
     run_tile<most, Vectors, Lies, Order, T, Arch>(depth, a, lda, b, ldb, out);
     advance(most);
   }
+  next.fetch(share);
   if (rows >= 4) {
     run_tile<4, Vectors, Lies, Order, T, Arch>(depth, a, lda, b, ldb, out);
     advance(4);
@@ -159,12 +182,13 @@ void run_strip(index_t rows, index_t depth, const T* a, index_t lda, const T* b,
 
 /// All rows of `a` against one panel of at most tile_shape::columns columns, given by out.columns.
 template <broadcast Lies, store Order, class T, class Arch = simd::default_arch>
-void run_panel(index_t rows, index_t depth, const T* a, index_t lda, const T* b, index_t ldb, const tile_output<T>& out) {
+void run_panel(index_t rows, index_t depth, const T* a, index_t lda, const T* b, index_t ldb, const tile_output<T>& out,
+               const read_ahead& next = {}) {
   const index_t vectors = (out.columns + simd::width<T, Arch> - 1) / simd::width<T, Arch>;
-  if (vectors == 1) return detail::run_strip<1, Lies, Order, T, Arch>(rows, depth, a, lda, b, ldb, out);
+  if (vectors == 1) return detail::run_strip<1, Lies, Order, T, Arch>(rows, depth, a, lda, b, ldb, out, next);
   if constexpr (tile_shape<T, Arch>::vectors >= 3)
-    if (vectors == 3) return detail::run_strip<3, Lies, Order, T, Arch>(rows, depth, a, lda, b, ldb, out);
-  detail::run_strip<2, Lies, Order, T, Arch>(rows, depth, a, lda, b, ldb, out);
+    if (vectors == 3) return detail::run_strip<3, Lies, Order, T, Arch>(rows, depth, a, lda, b, ldb, out, next);
+  detail::run_strip<2, Lies, Order, T, Arch>(rows, depth, a, lda, b, ldb, out, next);
 }
 
 }  // namespace graft::kernel

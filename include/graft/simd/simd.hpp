@@ -247,6 +247,8 @@ template <class T>
   requires std::is_arithmetic_v<T>
 GRAFT_INLINE T select(bool where, T a, T b) noexcept { return where ? a : b; }
 
+/// Asks for a line of memory, into the first-level cache, or only the second.
 GRAFT_INLINE void prefetch(const void* p) noexcept { __builtin_prefetch(p); }
+GRAFT_INLINE void prefetch_far(const void* p) noexcept { __builtin_prefetch(p, 0, 2); }
 
 }  // namespace graft::simd
