@@ -36,6 +36,7 @@ TEMPLATE_TEST_CASE("products with few vectors agree with the plain sum", "", flo
     for (const index_t rows : {1, 7, 8, 9, 25})
       for (const index_t few : {1, 2, 3, 4, 5, 8}) agrees<TestType, TestType>(depth, rows, few);
   agrees<TestType, TestType>(64, 2000, 3);  // several tasks
+  agrees<TestType, TestType>(600, 500, 5);  // larger than a second-level cache
 }
 
 TEST_CASE("products with few vectors take half-precision rows") {

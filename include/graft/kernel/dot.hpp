@@ -10,8 +10,8 @@ namespace graft::kernel {
 
 namespace detail {
 
-/// out[r * Few + f] = sum over k of s[r][k] f[f][k].
-template <int Rows, int Few, class T, class Arch, class E>
+/// out[r * Few + f] = sum over k of s[r][k] f[f][k]. FromMemory: asks for the rows behind these while it reads them.
+template <int Rows, int Few, class T, class Arch, bool FromMemory = false, class E>
 __attribute__((noinline)) void dot_block(index_t depth, const E* s, index_t row_step, const T* const (&few)[Few], T* out) {
   using batch = simd::batch<T, Arch>;
   constexpr index_t w = simd::width<T, Arch>;
@@ -23,7 +23,10 @@ __attribute__((noinline)) void dot_block(index_t depth, const E* s, index_t row_
   const auto step = [&](auto load_s, auto load_f) __attribute__((always_inline)) {
     batch sv[Rows];
     GRAFT_UNROLL
-    for (int r = 0; r < Rows; ++r) sv[r] = load_s(s + r * row_step + k);
+    for (int r = 0; r < Rows; ++r) {
+      if constexpr (FromMemory) simd::prefetch_far(s + (r + Rows) * row_step + k);
+      sv[r] = load_s(s + r * row_step + k);
+    }
     GRAFT_UNROLL
     for (int f = 0; f < Few; ++f) {
       const batch fv = load_f(few[f] + k);
@@ -59,6 +62,7 @@ void dot_product(context& ctx, tensor_view<const E, 2> s, tensor_view<const T, 2
                  T beta) {
   GRAFT_ASSERT(few.shape[0] <= 8 && few.shape[1] == s.shape[1]);
   const index_t depth = s.shape[1];
+  const bool from_memory = s.shape[0] * depth * static_cast<index_t>(sizeof(E)) > (index_t{1} << 20);  // beyond the second-level cache
   const auto run = [&]<int Few>(std::integral_constant<int, Few>) {
     constexpr int rows = detail::dot_rows<Few>;
     const T* vectors[Few];
@@ -67,7 +71,8 @@ void dot_product(context& ctx, tensor_view<const E, 2> s, tensor_view<const T, 2
     ctx.executor().parallel_for(s.shape[0], grain, [&](index_t first, index_t last) {
       const auto block = [&]<int Rows>(index_t r, std::integral_constant<int, Rows>) {
         alignas(64) T sums[Rows * Few];
-        detail::dot_block<Rows, Few, T, Arch>(depth, s.data + r * s.stride[0], s.stride[0], vectors, sums);
+        const auto compute = from_memory ? detail::dot_block<Rows, Few, T, Arch, true, E> : detail::dot_block<Rows, Few, T, Arch, false, E>;
+        compute(depth, s.data + r * s.stride[0], s.stride[0], vectors, sums);
         for (int i = 0; i < Rows; ++i)
           for (index_t f = 0; f < few.shape[0]; ++f) {
             T& to = out(r + i, f);
