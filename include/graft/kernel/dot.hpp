@@ -71,7 +71,7 @@ void dot_product(context& ctx, tensor_view<const E, 2> s, tensor_view<const T, 2
     ctx.executor().parallel_for(s.shape[0], grain, [&](index_t first, index_t last) {
       const auto block = [&]<int Rows>(index_t r, std::integral_constant<int, Rows>) {
         alignas(64) T sums[Rows * Few];
-        const auto compute = from_memory ? detail::dot_block<Rows, Few, T, Arch, true, E> : detail::dot_block<Rows, Few, T, Arch, false, E>;
+        const auto compute = from_memory ? detail::dot_block<Rows, Few, T, Arch, (Few > 1), E> : detail::dot_block<Rows, Few, T, Arch, false, E>;
         compute(depth, s.data + r * s.stride[0], s.stride[0], vectors, sums);
         for (int i = 0; i < Rows; ++i)
           for (index_t f = 0; f < few.shape[0]; ++f) {

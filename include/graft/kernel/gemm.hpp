@@ -22,7 +22,7 @@ template <class T>
 struct panel_view {
   const T* data;
   index_t row_step;
-  read_ahead next{};  // what to bring in meanwhile
+  read_ahead<T> next{};  // what to bring in meanwhile
 };
 
 /// Width of the scratch panel that holds `count` columns: whole vectors.
@@ -148,11 +148,8 @@ struct column_panels {
   panel_view<T> operator()(index_t j, index_t count, index_t k, index_t steps, T* scratch) const {
     const E* from = w.data + k * w.stride[0] + j;
     if constexpr (std::is_same_v<T, E>)
-      if (!reused && count % simd::width<T, Arch> == 0) {
-        constexpr index_t size = sizeof(T);
-        const index_t beside = std::min(count, w.shape[1] - j - count);
-        return {from, w.stride[0], {reinterpret_cast<const std::byte*>(from + count), w.stride[0] * size, steps, beside * size}};
-      }
+      if (!reused && count % simd::width<T, Arch> == 0)
+        return {from, w.stride[0], {from + count, w.stride[0], j + count < w.shape[1] ? steps : 0}};
     const index_t ld = padded<T, Arch>(count);
     pack_columns<T, Arch>(from, w.stride[0], count, steps, scratch, ld);
     return {scratch, ld};

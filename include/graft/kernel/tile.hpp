@@ -2,8 +2,6 @@
 // The register tile every large product is made of: a few rows of one operand, broadcast, against a few vectors of the
 // other. Read next: kernel/panel.hpp, which feeds it.
 #pragma once
-#include <cstddef>
-
 #include "graft/core/extents.hpp"
 #include "graft/simd/simd.hpp"
 
@@ -31,21 +29,12 @@ struct tile_output {
   index_t columns;  // valid columns of the tile; the rest of the last vector is not stored
 };
 
-/// What the next panel will read from memory: `rows` pieces of `bytes` each, `step` bytes apart. Tiles ask for it a few
-/// lines at a time while they compute.
+/// The rows of a matrix that the next panel will be read from, `step` elements apart. Tiles ask for them, a few at a time,
+/// while they compute.
+template <class T>
 struct read_ahead {
-  const std::byte* at = nullptr;
-  index_t step = 0, rows = 0, bytes = 0;
-  index_t done = 0;  // bytes of the present piece
-
-  index_t lines() const noexcept { return rows * ((bytes + 63) / 64); }
-  void fetch(index_t lines) noexcept {
-    for (; lines > 0 && rows > 0; --lines) {
-      simd::prefetch_far(at + done);
-      if ((done += 64) < bytes) continue;
-      done = 0, at += step, --rows;
-    }
-  }
+  const T* at = nullptr;
+  index_t step = 0, rows = 0;
 };
 
 namespace detail {
@@ -153,20 +142,26 @@ namespace detail {
 
 template <int Vectors, broadcast Lies, store Order, class T, class Arch>
 void run_strip(index_t rows, index_t depth, const T* a, index_t lda, const T* b, index_t ldb, tile_output<T> out,
-               read_ahead next) {
+               read_ahead<T> next) {
   constexpr int most = tile_shape<T, Arch>::rows;
   const auto advance = [&](int done) {
     a += Lies == broadcast::from_rows ? done * lda : done;
     out.c += Order == store::straight ? done * out.ldc : done;
     rows -= done;
   };
-  const index_t strips = (rows + most - 1) / most, share = (next.lines() + strips - 1) / strips;
+  const index_t share = next.rows / ((rows + most - 1) / most) + 1;
+  const auto look_ahead = [&] {
+    for (index_t n = share; n > 0 && next.rows > 0; --n, --next.rows, next.at += next.step) {
+      GRAFT_UNROLL
+      for (int j = 0; j < Vectors; ++j) simd::prefetch_far(next.at + j * simd::width<T, Arch>);
+    }
+  };
   while (rows >= most) {
-    next.fetch(share);
+    look_ahead();
     run_tile<most, Vectors, Lies, Order, T, Arch>(depth, a, lda, b, ldb, out);
     advance(most);
   }
-  next.fetch(share);
+  look_ahead();
   if (rows >= 4) {
     run_tile<4, Vectors, Lies, Order, T, Arch>(depth, a, lda, b, ldb, out);
     advance(4);
@@ -183,7 +178,7 @@ void run_strip(index_t rows, index_t depth, const T* a, index_t lda, const T* b,
 /// All rows of `a` against one panel of at most tile_shape::columns columns, given by out.columns.
 template <broadcast Lies, store Order, class T, class Arch = simd::default_arch>
 void run_panel(index_t rows, index_t depth, const T* a, index_t lda, const T* b, index_t ldb, const tile_output<T>& out,
-               const read_ahead& next = {}) {
+               const read_ahead<T>& next = {}) {
   const index_t vectors = (out.columns + simd::width<T, Arch> - 1) / simd::width<T, Arch>;
   if (vectors == 1) return detail::run_strip<1, Lies, Order, T, Arch>(rows, depth, a, lda, b, ldb, out, next);
   if constexpr (tile_shape<T, Arch>::vectors >= 3)
