@@ -60,9 +60,11 @@ task_shape plan_tasks(index_t rows, index_t depth, index_t panels, store order, 
 
 /// Runs c = alpha a b + beta c by panels of b. `a(first row, rows, first k, steps, scratch)` and `panel(first column,
 /// columns, first k, steps, scratch)` give a part of an operand: packed into scratch, or where it is.
-template <store Order, class T, class Arch, class Rows, class Panel>
-void run_panels(context& ctx, index_t rows, index_t depth, index_t columns, Rows a, Panel panel, T* c, index_t ldc, T alpha,
-                T beta) {
+template <store Order, class Arch, class T, class Rows, class Panel>
+void run_panels(context& ctx, index_t rows, index_t depth, index_t columns, Rows a, Panel panel, tensor_view<T, 2> c,
+                product_scale scale) {
+  const T alpha = static_cast<T>(scale.alpha), beta = static_cast<T>(scale.beta);
+  const index_t ldc = c.stride[0];
   constexpr index_t width = tile_shape<T, Arch>::columns;
   const index_t panels = (columns + width - 1) / width;
   const task_shape plan = plan_tasks<Rows, Panel, width>(rows, depth, panels, Order, ctx.executor().concurrency());
@@ -80,7 +82,7 @@ void run_panels(context& ctx, index_t rows, index_t depth, index_t columns, Rows
       for (index_t j = first; j < last; j += width) {
         const index_t count = std::min(last - j, width);
         const panel_view<T> b = panel(j, count, k, steps, panel_room);
-        T* const to = Order == store::straight ? c + i * ldc + j : c + j * ldc + i;
+        T* const to = c.data + (Order == store::straight ? i * ldc + j : j * ldc + i);
         run_panel<Rows::lies, Order, T, Arch>(block, steps, from.data, from.row_step, b.data, b.row_step,
                                               {to, ldc, alpha, k == 0 ? beta : T(1), count}, b.next);
       }
@@ -88,27 +90,22 @@ void run_panels(context& ctx, index_t rows, index_t depth, index_t columns, Rows
   });
 }
 
-/// Rows read where they are. More than `most` of them overflow the second-level cache.
-template <class T>
+/// Rows read where they are, in the rows or the columns of a. More than `most` of them overflow the second-level cache.
+template <class T, broadcast Lies = broadcast::from_rows>
 struct raw_rows {
-  static constexpr broadcast lies = broadcast::from_rows;
+  static constexpr broadcast lies = Lies;
   static constexpr bool packed = false;
   static constexpr index_t most = 512;
   tensor_view<const T, 2> a;
 
-  panel_view<T> operator()(index_t i, index_t, index_t k, index_t, T*) const { return {a.data + i * a.stride[0] + k, a.stride[0]}; }
+  panel_view<T> operator()(index_t i, index_t, index_t k, index_t, T*) const {
+    const index_t ld = a.stride[0];
+    return {a.data + (Lies == broadcast::from_rows ? i * ld + k : k * ld + i), ld};
+  }
 };
 
-/// Rows that are columns of a, read where they are.
 template <class T>
-struct raw_columns {
-  static constexpr broadcast lies = broadcast::from_columns;
-  static constexpr bool packed = false;
-  static constexpr index_t most = 512;
-  tensor_view<const T, 2> a;
-
-  panel_view<T> operator()(index_t i, index_t, index_t k, index_t, T*) const { return {a.data + k * a.stride[0] + i, a.stride[0]}; }
-};
+using raw_columns = raw_rows<T, broadcast::from_columns>;
 
 /// Rows that are columns of a, transposed while packed.
 template <class T, class Arch>
@@ -176,18 +173,17 @@ void visit_storage(const matrix_ref& m, F&& f) {
 template <class T, class Arch = simd::default_arch>
 void matmul_nt(context& ctx, tensor_view<const T, 2> x, matrix_ref w, tensor_view<T, 2> y, product_scale scale = {}) {
   GRAFT_ASSERT(x.shape[1] == w.cols && y.shape[0] == x.shape[0] && y.shape[1] == w.rows);
+  using namespace detail;
   const T alpha = static_cast<T>(scale.alpha), beta = static_cast<T>(scale.beta);
   const index_t n = x.shape[0], m = w.rows, depth = w.cols;
-  detail::visit_storage<T>(w, [&]<class E>(tensor_view<const E, 2> weights) {
+  visit_storage<T>(w, [&]<class E>(tensor_view<const E, 2> weights) {
     if (n <= 8) return dot_product<T, Arch>(ctx, weights, x, y.transpose(), alpha, beta);
-    if constexpr (std::is_same_v<T, E>)
+    if constexpr (std::is_same_v<T, E>) {
       if (m <= 8) return dot_product<T, Arch>(ctx, x, weights, y, alpha, beta);
-    if constexpr (std::is_same_v<T, E>)
       if (n <= 64 && m * depth * static_cast<index_t>(sizeof(T)) < (index_t{12} << 20))  // few rows: leave w unpacked
-        return detail::run_panels<store::transposed, T, Arch>(ctx, m, depth, n, detail::raw_rows<T>{weights},
-                                                              detail::row_panels<T, Arch, T>{x}, y.data, y.stride[0], alpha, beta);
-    detail::run_panels<store::straight, T, Arch>(ctx, n, depth, m, detail::raw_rows<T>{x}, detail::row_panels<T, Arch, E>{weights},
-                                                 y.data, y.stride[0], alpha, beta);
+        return run_panels<store::transposed, Arch>(ctx, m, depth, n, raw_rows<T>{weights}, row_panels<T, Arch, T>{x}, y, scale);
+    }
+    run_panels<store::straight, Arch>(ctx, n, depth, m, raw_rows<T>{x}, row_panels<T, Arch, E>{weights}, y, scale);
   });
 }
 
@@ -195,18 +191,17 @@ void matmul_nt(context& ctx, tensor_view<const T, 2> x, matrix_ref w, tensor_vie
 template <class T, class Arch = simd::default_arch>
 void matmul_nn(context& ctx, tensor_view<const T, 2> x, matrix_ref w, tensor_view<T, 2> y, product_scale scale = {}) {
   GRAFT_ASSERT(x.shape[1] == w.rows && y.shape[0] == x.shape[0] && y.shape[1] == w.cols);
-  const T alpha = static_cast<T>(scale.alpha), beta = static_cast<T>(scale.beta);
-  detail::visit_storage<T>(w, [&]<class E>(tensor_view<const E, 2> weights) {
-    if (w.cols <= 8 && x.shape[0] >= 8) {  // too narrow for a vector of columns: transpose the few and take dot products
-      const buffer_handle columns = ctx.pool().take(static_cast<std::size_t>(w.cols * w.rows) * sizeof(T));
-      const tensor_view<T, 2> few(reinterpret_cast<T*>(columns.data()), {w.cols, w.rows});
-      for (index_t k = 0; k < w.rows; ++k)
-        for (index_t j = 0; j < w.cols; ++j) few(j, k) = convert<T>(weights(k, j));
-      return dot_product<T, Arch>(ctx, x, tensor_view<const T, 2>(few), y, alpha, beta);
+  using namespace detail;
+  const index_t n = x.shape[0], depth = w.rows, m = w.cols;
+  visit_storage<T>(w, [&]<class E>(tensor_view<const E, 2> weights) {
+    if (m <= 8 && n >= 8) {  // too narrow for a vector of columns: transpose the few and take dot products
+      const buffer_handle columns = ctx.pool().take(static_cast<std::size_t>(m * depth) * sizeof(T));
+      const tensor_view<T, 2> few(reinterpret_cast<T*>(columns.data()), {m, depth});
+      for (index_t k = 0; k < depth; ++k)
+        for (index_t j = 0; j < m; ++j) few(j, k) = convert<T>(weights(k, j));
+      return dot_product<T, Arch>(ctx, x, tensor_view<const T, 2>(few), y, static_cast<T>(scale.alpha), static_cast<T>(scale.beta));
     }
-    detail::run_panels<store::straight, T, Arch>(ctx, x.shape[0], w.rows, w.cols, detail::raw_rows<T>{x},
-                                                 detail::column_panels<T, Arch, E>{weights, x.shape[0] > 32}, y.data,
-                                                 y.stride[0], alpha, beta);
+    run_panels<store::straight, Arch>(ctx, n, depth, m, raw_rows<T>{x}, column_panels<T, Arch, E>{weights, n > 32}, y, scale);
   });
 }
 
@@ -215,18 +210,15 @@ template <class T, class Arch = simd::default_arch>
 void matmul_tn(context& ctx, tensor_view<const T, 2> a, tensor_view<const T, 2> b, tensor_view<T, 2> c,
                product_scale scale = {}) {
   GRAFT_ASSERT(a.shape[0] == b.shape[0] && c.shape[0] == a.shape[1] && c.shape[1] == b.shape[1]);
-  const T alpha = static_cast<T>(scale.alpha), beta = static_cast<T>(scale.beta);
+  using namespace detail;
   const index_t depth = a.shape[0], rows = a.shape[1], columns = b.shape[1];
   if (columns <= 16 && columns < rows)  // a narrow result: compute its transpose, whose columns are many
-    return detail::run_panels<store::transposed, T, Arch>(ctx, columns, depth, rows, detail::raw_columns<T>{b},
-                                                          detail::column_panels<T, Arch, T>{a, false}, c.data, c.stride[0], alpha, beta);
-  const detail::column_panels<T, Arch, T> panels{b, rows >= 32};
+    return run_panels<store::transposed, Arch>(ctx, columns, depth, rows, raw_columns<T>{b}, column_panels<T, Arch, T>{a, false}, c, scale);
+  const column_panels<T, Arch, T> panels{b, rows >= 32};
   const bool far_apart = a.stride[0] * static_cast<index_t>(sizeof(T)) >= 4096;  // down a column, every step takes another page
   if (far_apart && rows >= 64 && depth > 64)
-    return detail::run_panels<store::straight, T, Arch>(ctx, rows, depth, columns, detail::turned_columns<T, Arch>{a}, panels, c.data,
-                                                        c.stride[0], alpha, beta);
-  detail::run_panels<store::straight, T, Arch>(ctx, rows, depth, columns, detail::raw_columns<T>{a}, panels, c.data, c.stride[0],
-                                               alpha, beta);
+    return run_panels<store::straight, Arch>(ctx, rows, depth, columns, turned_columns<T, Arch>{a}, panels, c, scale);
+  run_panels<store::straight, Arch>(ctx, rows, depth, columns, raw_columns<T>{a}, panels, c, scale);
 }
 
 }  // namespace graft::kernel
