@@ -90,7 +90,8 @@ inline peft_config read_peft_config(const json_node& root) {
   return c;
 }
 
-/// The text of an adapter_config.json that Python's peft loads. Throws format_error for names that are not UTF-8. rank_pattern follows from `ranks`, one a module that differs.
+/// The text of an adapter_config.json that Python's peft loads. rank_pattern follows from `ranks`, one a module that differs.
+/// Throws format_error for names that are not UTF-8.
 inline std::string write_peft_config(const peft_config& c, const std::map<std::string, index_t>& ranks = {}) {
   std::string text;
   const auto add = [&](std::string_view key, const auto& value) {

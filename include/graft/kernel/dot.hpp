@@ -62,7 +62,8 @@ void dot_product(context& ctx, tensor_view<const E, 2> s, tensor_view<const T, 2
                  T beta) {
   GRAFT_ASSERT(few.shape[0] <= 8 && few.shape[1] == s.shape[1]);
   const index_t depth = s.shape[1];
-  const bool from_memory = s.shape[0] * depth * static_cast<index_t>(sizeof(E)) > (index_t{1} << 20);  // beyond the second-level cache
+  const index_t bytes = s.shape[0] * depth * static_cast<index_t>(sizeof(E));
+  const bool from_memory = bytes > (index_t{1} << 20);  // beyond the second-level cache
   const auto run = [&]<int Few>(std::integral_constant<int, Few>) {
     constexpr int rows = detail::dot_rows<Few>;
     const T* vectors[Few];
@@ -71,7 +72,8 @@ void dot_product(context& ctx, tensor_view<const E, 2> s, tensor_view<const T, 2
     ctx.executor().parallel_for(s.shape[0], grain, [&](index_t first, index_t last) {
       const auto block = [&]<int Rows>(index_t r, std::integral_constant<int, Rows>) {
         alignas(64) T sums[Rows * Few];
-        const auto compute = from_memory ? detail::dot_block<Rows, Few, T, Arch, (Few > 1), E> : detail::dot_block<Rows, Few, T, Arch, false, E>;
+        const auto compute = from_memory ? detail::dot_block<Rows, Few, T, Arch, (Few > 1), E>  // one alone: costs more than it gains
+                                         : detail::dot_block<Rows, Few, T, Arch, false, E>;
         compute(depth, s.data + r * s.stride[0], s.stride[0], vectors, sums);
         for (int i = 0; i < Rows; ++i)
           for (index_t f = 0; f < few.shape[0]; ++f) {

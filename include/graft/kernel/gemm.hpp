@@ -37,6 +37,9 @@ struct task_shape {
   index_t rows, panels, pass;
 };
 
+/// With up to this many rows, a panel cut across a matrix is read where it lies; with more, a packed copy pays.
+inline constexpr index_t few_rows = 32;
+
 /// Panels cut across the rows of a matrix touch every one of those rows: a group of neighbouring panels goes over a few
 /// rows at a time, so that whole cache lines and pages are used up while they are at hand. Panels that are rows of a
 /// matrix are read along k and need no company. Where both operands are packed, the longer side is split.
@@ -51,11 +54,13 @@ task_shape plan_tasks(index_t rows, index_t depth, index_t panels, store order, 
     }
   } else {
     groups = Panel::across_rows ? std::min(wanted, panels) : panels;
-    if (groups * row_blocks < wanted && rows > 64) row_blocks = (wanted + groups - 1) / groups;  // every block packs its panels anew
+    if (groups * row_blocks < wanted && rows > 64)  // no more blocks than needed: each packs its panels anew
+      row_blocks = (wanted + groups - 1) / groups;
   }
   const index_t block = ((rows + row_blocks - 1) / row_blocks + 7) / 8 * 8;
-  const bool shallow = Panel::across_rows && order == store::straight;  // few rows: go along the rows of the matrix, not down
-  return {block, (panels + groups - 1) / groups, pass_depth(depth, shallow && rows <= 8 ? 32 : shallow && rows <= 32 ? 128 : panel_depth)};
+  index_t deepest = panel_depth;
+  if (Panel::across_rows && order == store::straight && rows <= few_rows) deepest = rows <= 8 ? 32 : 128;  // along its rows, not down
+  return {block, (panels + groups - 1) / groups, pass_depth(depth, deepest)};
 }
 
 /// Runs c = alpha a b + beta c by panels of b. `a(first row, rows, first k, steps, scratch)` and `panel(first column,
@@ -199,9 +204,10 @@ void matmul_nn(context& ctx, tensor_view<const T, 2> x, matrix_ref w, tensor_vie
       const tensor_view<T, 2> few(reinterpret_cast<T*>(columns.data()), {m, depth});
       for (index_t k = 0; k < depth; ++k)
         for (index_t j = 0; j < m; ++j) few(j, k) = convert<T>(weights(k, j));
-      return dot_product<T, Arch>(ctx, x, tensor_view<const T, 2>(few), y, static_cast<T>(scale.alpha), static_cast<T>(scale.beta));
+      return dot_product<T, Arch>(ctx, x, tensor_view<const T, 2>(few), y, static_cast<T>(scale.alpha),
+                                  static_cast<T>(scale.beta));
     }
-    run_panels<store::straight, Arch>(ctx, n, depth, m, raw_rows<T>{x}, column_panels<T, Arch, E>{weights, n > 32}, y, scale);
+    run_panels<store::straight, Arch>(ctx, n, depth, m, raw_rows<T>{x}, column_panels<T, Arch, E>{weights, n > few_rows}, y, scale);
   });
 }
 
@@ -213,8 +219,9 @@ void matmul_tn(context& ctx, tensor_view<const T, 2> a, tensor_view<const T, 2> 
   using namespace detail;
   const index_t depth = a.shape[0], rows = a.shape[1], columns = b.shape[1];
   if (columns <= 16 && columns < rows)  // a narrow result: compute its transpose, whose columns are many
-    return run_panels<store::transposed, Arch>(ctx, columns, depth, rows, raw_columns<T>{b}, column_panels<T, Arch, T>{a, false}, c, scale);
-  const column_panels<T, Arch, T> panels{b, rows >= 32};
+    return run_panels<store::transposed, Arch>(ctx, columns, depth, rows, raw_columns<T>{b}, column_panels<T, Arch, T>{a, false},
+                                               c, scale);
+  const column_panels<T, Arch, T> panels{b, rows > few_rows};
   const bool far_apart = a.stride[0] * static_cast<index_t>(sizeof(T)) >= 4096;  // down a column, every step takes another page
   if (far_apart && rows >= 64 && depth > 64)
     return run_panels<store::straight, Arch>(ctx, rows, depth, columns, turned_columns<T, Arch>{a}, panels, c, scale);
