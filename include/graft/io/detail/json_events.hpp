@@ -4,13 +4,22 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <nlohmann/json.hpp>
 #include <span>
 #include <string>
 #include <string_view>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "graft/io/detail/printable.hpp"
+
+// nlohmann's parser without its document class, which would cost every includer more than a second. An installation in one
+// file has no such header, but the same names in json.hpp.
+#if __has_include(<nlohmann/detail/input/parser.hpp>)
+#include <nlohmann/detail/input/parser.hpp>
+#else
+#include <nlohmann/json.hpp>
+#endif
 
 namespace graft::detail {
 
@@ -77,6 +86,30 @@ class json_handler {
   json_events& to_;
 };
 
+// The types nlohmann's parser reads values into, in place of its document class.
+struct json_types {
+  using number_integer_t = std::int64_t;
+  using number_unsigned_t = std::uint64_t;
+  using number_float_t = double;
+  using string_t = std::string;
+  using binary_t = std::vector<std::uint8_t>;
+  using exception = nlohmann::detail::exception;
+};
+
+}  // namespace graft::detail
+
+template <>
+struct nlohmann::detail::is_basic_json<graft::detail::json_types> : std::true_type {};  // all that its parser asks for is there
+
+namespace graft::detail {
+
+inline auto json_parser(std::string_view text) {
+  auto input = nlohmann::detail::input_adapter(text.data(), text.data() + text.size());
+  return nlohmann::detail::parser<json_types, decltype(input)>(std::move(input));
+}
+
+inline bool is_json(std::string_view text) { return json_parser(text).accept(true); }
+
 // Reports the whole of `bytes`, which must be one JSON value. Neither a byte order mark nor a zero byte may stand anywhere
 // outside: the parser would skip the one, and stop in good faith at the other.
 inline void report_json(std::span<const std::byte> bytes, std::string_view name, int max_depth, json_events& to) {
@@ -84,7 +117,7 @@ inline void report_json(std::span<const std::byte> bytes, std::string_view name,
   json_handler handler(text, name, max_depth, to);
   if (text.starts_with("\xEF\xBB\xBF")) handler.refuse(1, "a byte order mark");
   if (const auto zero = text.find('\0'); zero != text.npos) handler.refuse(zero + 1, "a zero byte");
-  nlohmann::json::sax_parse(text.data(), text.data() + text.size(), &handler);
+  json_parser(text).sax_parse(&handler);
 }
 
 }  // namespace graft::detail

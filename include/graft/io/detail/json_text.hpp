@@ -5,22 +5,33 @@
 #include <cmath>
 #include <concepts>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "graft/io/detail/printable.hpp"
+#include "graft/io/detail/json_events.hpp"
 
 namespace graft::detail {
 
 // Throws format_error that starts with `name` when the text is not UTF-8.
 inline std::string json_text(std::string_view text, std::string_view name) {
-  try {
-    return nlohmann::json(text).dump();
-  } catch (const nlohmann::json::type_error&) {
-    throw_error<format_error>(name, ": ", in_quotes(text), " is not UTF-8");
+  std::string quoted = "\"";
+  for (const char c : text) {
+    constexpr std::string_view special = "\"\\\b\f\n\r\t", letters = "\"\\bfnrt";
+    const auto byte = static_cast<unsigned char>(c);
+    if (const auto at = special.find(c); at != special.npos) {
+      quoted += {'\\', letters[at]};
+    } else if (byte < 0x20) {
+      quoted += "\\u00";
+      quoted += "01"[byte >> 4];
+      quoted += "0123456789abcdef"[byte & 15];
+    } else {
+      quoted += c;
+    }
   }
+  quoted += '"';
+  if (!is_json(quoted)) throw_error<format_error>(name, ": ", in_quotes(text), " is not UTF-8");
+  return quoted;
 }
 // The shortest text that reads back as v; whole numbers without a point.
 inline std::string json_text(double v, std::string_view name) {
