@@ -2,7 +2,6 @@
 // A callable parameter in two words, without allocation. Read next: core/executor.hpp.
 #pragma once
 #include <concepts>
-#include <memory>
 #include <type_traits>
 #include <utility>
 
@@ -26,7 +25,7 @@ class function_ref<R(Args...)> {
         return reinterpret_cast<Callable*>(object)(std::forward<Args>(args)...);
       };
     } else {
-      object_ = const_cast<void*>(static_cast<const void*>(std::addressof(f)));
+      object_ = const_cast<void*>(static_cast<const void*>(__builtin_addressof(f)));  // <memory> would cost 0.1 s
       call_ = [](void* object, Args... args) -> R {
         return (*static_cast<Callable*>(object))(std::forward<Args>(args)...);
       };

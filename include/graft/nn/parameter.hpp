@@ -2,6 +2,7 @@
 // A named array of a model: trainable, with a gradient, or frozen, shared and in any storage type.
 // Read next: nn/module.hpp.
 #pragma once
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>

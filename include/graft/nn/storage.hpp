@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Changing the element type that frozen weights are stored in. Read next: nn/filter.hpp.
 #pragma once
+#include <memory>
 #include <vector>
 
 #include "graft/nn/filter.hpp"
