@@ -9,8 +9,10 @@
 #define GRAFT_PRECOMPILED(EXTERN, T)                                                                                        \
   namespace graft {                                                                                                         \
   namespace kernel {                                                                                                        \
-  EXTERN template void matmul_nt<T>(context&, tensor_view<const T, 2>, matrix_ref, tensor_view<T, 2>, product_scale);       \
-  EXTERN template void matmul_nn<T>(context&, tensor_view<const T, 2>, matrix_ref, tensor_view<T, 2>, product_scale);       \
+  EXTERN template void matmul_nt<T>(context&, tensor_view<const T, 2>, matrix_ref, tensor_view<T, 2>, product_scale,        \
+                                    low_rank_term<T>);                                                                      \
+  EXTERN template void matmul_nn<T>(context&, tensor_view<const T, 2>, matrix_ref, tensor_view<T, 2>, product_scale,        \
+                                    low_rank_term<T>);                                                                      \
   EXTERN template void matmul_tn<T>(context&, tensor_view<const T, 2>, tensor_view<const T, 2>, tensor_view<T, 2>,          \
                                     product_scale);                                                                         \
   EXTERN template void attention<T>(context&, const attention_layout&, tensor_view<const T, 2>, tensor_view<const T, 2>,    \
@@ -31,6 +33,8 @@
   EXTERN template var<T, 2> linear<T>(tape<T>&, const var<T, 2>&, const matrix_ref&);                                       \
   EXTERN template var<T, 2> add_bias<T>(tape<T>&, var<T, 2>, const var<T, 1>&);                                             \
   EXTERN template var<T, 2> add_low_rank<T>(tape<T>&, var<T, 2>, const var<T, 2>&, const var<T, 2>&, const var<T, 2>&, double); \
+  EXTERN template var<T, 2> linear_low_rank<T>(tape<T>&, const var<T, 2>&, const matrix_ref&, const var<T, 2>&,             \
+                                               const var<T, 2>&, const var<T, 2>&, double);                                 \
   EXTERN template var<T, 2> add<T>(tape<T>&, const var<T, 2>&, const var<T, 2>&);                                           \
   EXTERN template var<T, 2> multiply<T>(tape<T>&, const var<T, 2>&, const var<T, 2>&);                                      \
   EXTERN template var<T, 2> silu<T>(tape<T>&, const var<T, 2>&);                                                            \

@@ -58,6 +58,42 @@ TEMPLATE_TEST_CASE("products of every form and shape agree with the plain sum", 
           }
 }
 
+TEMPLATE_TEST_CASE("a low-rank term adds the plain product of its factors, on every path and at every rank", "", float, double) {
+  using T = TestType;
+  context ctx;
+  for (form f : {form::nt, form::nn})
+    for (index_t n : {1, 8, 9, 40, 100})
+      for (index_t m : {7, 31, 145})
+        for (index_t k : {31, 800})
+          for (index_t rank : {1, 8, 17, 64, 65})
+            for (const kernel::product_scale s : {kernel::product_scale{1, 0}, {-0.5, 0.25}}) {
+              const auto [a, b] = operands<T>(f, n, m, k);
+              const auto left = random_tensor<T, 2>({n, rank}, 4);
+              const auto right = random_tensor<T, 2>(f == form::nt ? extents<2>{m, rank} : extents<2>{rank, m}, 5);
+              auto c = random_tensor<T, 2>({n, m}, 3);
+              const auto expected = plain_product(f, left, right, plain_product(f, a, b, c, s), {s.alpha, 1});
+              const kernel::low_rank_term<T> term{left, right};
+              if (f == form::nt) kernel::matmul_nt<T>(ctx, a, b.view(), c, s, term);
+              else kernel::matmul_nn<T>(ctx, a, b.view(), c, s, term);
+              INFO("form " << static_cast<int>(f) << " n " << n << " m " << m << " k " << k << " rank " << rank << " beta " << s.beta);
+              REQUIRE(test::near(c, expected, test::tolerance<T>(k)));
+            }
+}
+
+TEST_CASE("a low-rank term beside 16-bit weights and on several threads gives the same bits as beside their widened values on one") {
+  thread_pool pool(3);
+  context serial, parallel(pool);
+  const auto wide = random_tensor<float, 2>({250, 500}, 5);
+  tensor<bf16, 2> narrow({250, 500});
+  tensor<float, 2> rounded({250, 500});
+  for (index_t i = 0; i < wide.size(); ++i) rounded.data()[i] = convert<float>(narrow.data()[i] = convert<bf16>(wide.data()[i]));
+  const auto x = random_tensor<float, 2>({130, 500}, 6), h = random_tensor<float, 2>({130, 8}, 7), b = random_tensor<float, 2>({250, 8}, 8);
+  tensor<float, 2> y({130, 250}), expected({130, 250});
+  kernel::matmul_nt<float>(serial, x, rounded.view(), expected, {}, {h, b});
+  kernel::matmul_nt<float>(parallel, x, narrow.view(), y, {}, {h, b});
+  CHECK(test::equal_bits(y, expected));
+}
+
 TEST_CASE("with beta zero the old contents of the result are not read") {
   context ctx;
   for (form f : {form::nt, form::nn, form::tn})

@@ -11,7 +11,7 @@
 #include "graft/ops/attention.hpp"
 #include "graft/ops/elementwise.hpp"
 #include "graft/ops/embedding.hpp"
-#include "graft/ops/linear.hpp"
+#include "graft/ops/low_rank.hpp"
 #include "graft/ops/loss.hpp"
 #include "graft/ops/norm.hpp"
 #include "graft/ops/reduce.hpp"
@@ -86,6 +86,32 @@ const std::vector<op_case> every_op{
        test::leaves p;
        auto &y = p.matrix(7, 30), &x = p.matrix(7, 20), &a = p.matrix(3, 20), &b = p.matrix(30, 3);
        return p.gradient_error(c, [&](t64& t) { return weigh(t, add_low_rank(t, t.leaf(y), t.leaf(x), t.leaf(a), t.leaf(b), 0.7)); });
+     }},
+    {"linear_low_rank of one input", [](context& c) {
+       test::leaves p;
+       auto &x = p.matrix(11, 20), &a = p.matrix(3, 20), &b = p.matrix(30, 3);
+       const auto w = test::random_tensor<double, 2>({30, 20}, 5);
+       return p.gradient_error(c, [&](t64& t) {
+         const auto xv = t.leaf(x);
+         return weigh(t, linear_low_rank(t, xv, matrix_ref(w.view()), xv, t.leaf(a), t.leaf(b), 0.7));
+       });
+     }},
+    {"linear_low_rank of two inputs", [](context& c) {
+       test::leaves p;
+       auto &x = p.matrix(11, 20), &d = p.matrix(11, 20), &a = p.matrix(3, 20), &b = p.matrix(30, 3);
+       const auto w = test::random_tensor<double, 2>({30, 20}, 5);
+       return p.gradient_error(c, [&](t64& t) {
+         return weigh(t, linear_low_rank(t, t.leaf(x), matrix_ref(w.view()), t.leaf(d), t.leaf(a), t.leaf(b), 0.7));
+       });
+     }},
+    {"linear_low_rank of a constant", [](context& c) {
+       test::leaves p;
+       auto &a = p.matrix(3, 20), &b = p.matrix(30, 3);
+       const auto w = test::random_tensor<double, 2>({30, 20}, 5), x = test::random_tensor<double, 2>({11, 20}, 6);
+       return p.gradient_error(c, [&](t64& t) {
+         const auto xv = t.constant(x.view());
+         return weigh(t, linear_low_rank(t, xv, matrix_ref(w.view()), xv, t.leaf(a), t.leaf(b), 0.7));
+       });
      }},
     {"add", [](context& c) { return binary(c, [](t64& t, const var2& x, const var2& y) { return add(t, x, y); }); }},
     {"add of a value to itself", [](context& c) { return unary(c, [](t64& t, const var2& x) { return add(t, x, silu(t, add(t, x, x))); }); }},

@@ -2,7 +2,7 @@
 // What the remaining operations refuse, each with the sizes it met.
 #include "graft/ops/attention.hpp"
 #include "graft/ops/embedding.hpp"
-#include "graft/ops/linear.hpp"
+#include "graft/ops/low_rank.hpp"
 #include "graft/ops/norm.hpp"
 #include "graft/ops/reduce.hpp"
 #include "support/catch.hpp"
@@ -32,6 +32,13 @@ TEST_CASE("linear maps name both operands when their columns differ") {
                     "add_low_rank: b has 2 columns, a transposed has 1 (b is (6, 2), a transposed is (4, 1))");
   CHECK_THROWS_WITH(add_low_rank(o.t, o.matrix(2, 6), o.matrix(2, 4), o.matrix(1, 4), o.matrix(5, 1), 1),
                     "add_low_rank: y has 6 columns, b transposed has 5 (y is (2, 6), b transposed is (1, 5))");
+  const matrix_ref w(tensor_view<const float, 2>(o.zeros.data(), {6, 4}));
+  CHECK_THROWS_WITH(linear_low_rank(o.t, o.matrix(2, 3), w, o.matrix(2, 3), o.matrix(1, 3), o.matrix(6, 1), 1),
+                    "linear_low_rank: x has 3 columns, weight has 4 (x is (2, 3), weight is (6, 4))");
+  CHECK_THROWS_WITH(linear_low_rank(o.t, o.matrix(2, 4), w, o.matrix(3, 4), o.matrix(1, 4), o.matrix(6, 1), 1),
+                    "linear_low_rank: x is (2, 4), d is (3, 4)");
+  CHECK_THROWS_WITH(linear_low_rank(o.t, o.matrix(2, 4), w, o.matrix(2, 4), o.matrix(1, 4), o.matrix(5, 1), 1),
+                    "linear_low_rank: b transposed has 5 columns, weight transposed has 6 (b transposed is (1, 5), weight transposed is (4, 6))");
 }
 
 TEST_CASE("norms, look-ups and means name what does not fit") {

@@ -15,6 +15,17 @@ struct product_scale {
   double alpha = 1, beta = 0;
 };
 
+/// A second product of small depth R to add to a first while its sums are in registers: nothing goes through memory twice.
+/// None when `left` is empty.
+template <class T>
+struct low_rank_term {
+  tensor_view<const T, 2> left;   ///< (N, R)
+  tensor_view<const T, 2> right;  ///< beside x w^T: (M, R), beside x w: (R, M)
+
+  index_t rank() const noexcept { return left.shape[1]; }
+  static constexpr index_t most = 64;  ///< beyond this rank it takes a pass of its own
+};
+
 namespace detail {
 
 /// A part of an operand as a tile reads it: in the matrix itself, or packed.
@@ -63,19 +74,30 @@ task_shape plan_tasks(index_t rows, index_t depth, index_t panels, store order, 
   return {block, (panels + groups - 1) / groups, pass_depth(depth, deepest)};
 }
 
-/// Runs c = alpha a b + beta c by panels of b. `a(first row, rows, first k, steps, scratch)` and `panel(first column,
+template <class T, class Arch, class E> struct row_panels;
+template <class T, class Arch, class E> struct column_panels;
+
+/// Runs c = alpha (a b + term) + beta c by panels of b; the term's right factor lies as b does. `a(first row, rows, first k, steps, scratch)` and `panel(first column,
 /// columns, first k, steps, scratch)` give a part of an operand: packed into scratch, or where it is.
 template <store Order, class Arch, class T, class Rows, class Panel>
 void run_panels(context& ctx, index_t rows, index_t depth, index_t columns, Rows a, Panel panel, tensor_view<T, 2> c,
-                product_scale scale) {
+                product_scale scale, low_rank_term<T> term = {}) {
   const T alpha = static_cast<T>(scale.alpha), beta = static_cast<T>(scale.beta);
   const index_t ldc = c.stride[0];
   constexpr index_t width = tile_shape<T, Arch>::columns;
   const index_t panels = (columns + width - 1) / width;
   const task_shape plan = plan_tasks<Rows, Panel, width>(rows, depth, panels, Order, ctx.executor().concurrency());
   const index_t groups = (panels + plan.panels - 1) / plan.panels, blocks = (rows + plan.rows - 1) / plan.rows;
+  const index_t panel_size = (panel_depth + term.rank()) * width;
   const index_t room = Rows::packed ? plan.rows * padded<T, Arch>(std::min(plan.pass, depth)) : 0;
-  ctx.scratch().reserve(static_cast<std::size_t>(panel_depth * width + room) * sizeof(T));
+  ctx.scratch().reserve(static_cast<std::size_t>(panel_size + room) * sizeof(T));
+  const auto second = [&term](index_t i, index_t j, index_t count, T* scratch) -> more_terms<T> {
+    if (term.rank() == 0) return {};
+    panel_view<T> right;
+    if constexpr (Panel::across_rows) right = column_panels<T, Arch, T>{term.right, false}(j, count, 0, term.rank(), scratch);
+    else right = row_panels<T, Arch, T>{term.right}(j, count, 0, term.rank(), scratch);
+    return {term.left.data + i * term.left.stride[0], term.left.stride[0], right.data, right.row_step, term.rank()};
+  };
   ctx.executor().parallel_for(groups * blocks, 1, [&](index_t task, index_t) {
     const auto scratch = ctx.scratch().take();
     T* const panel_room = scratch.template as<T>();
@@ -83,13 +105,14 @@ void run_panels(context& ctx, index_t rows, index_t depth, index_t columns, Rows
     const index_t first = task % groups * plan.panels * width, last = std::min(columns, first + plan.panels * width);
     for (index_t k = 0; k < depth; k += plan.pass) {
       const index_t steps = std::min(depth - k, plan.pass);
-      const panel_view<T> from = a(i, block, k, steps, panel_room + panel_depth * width);
+      const panel_view<T> from = a(i, block, k, steps, panel_room + panel_size);
       for (index_t j = first; j < last; j += width) {
         const index_t count = std::min(last - j, width);
         const panel_view<T> b = panel(j, count, k, steps, panel_room);
         T* const to = c.data + (Order == store::straight ? i * ldc + j : j * ldc + i);
         run_panel<Rows::lies, Order, T, Arch>(block, steps, from.data, from.row_step, b.data, b.row_step,
-                                              {to, ldc, alpha, k == 0 ? beta : T(1), count}, b.next);
+                                              {to, ldc, alpha, k == 0 ? beta : T(1), count}, b.next,
+                                              k + steps == depth ? second(i, j, count, panel_room + panel_depth * width) : more_terms<T>{});
       }
     }
   });
@@ -174,30 +197,45 @@ void visit_storage(const matrix_ref& m, F&& f) {
 
 }  // namespace detail
 
-/// y = x w^T. Shapes: x (N, K), w (M, K) -> y (N, M). Cost: 2 N M K flops. w: T, bf16 or f16, decoded as it is packed.
+/// y = x w^T, and with a term x w^T + left right^T. Shapes: x (N, K), w (M, K) -> y (N, M). Cost: 2 N M (K + R) flops.
+/// w: T, bf16 or f16, decoded as it is packed.
 template <class T, class Arch = simd::default_arch>
-void matmul_nt(context& ctx, tensor_view<const T, 2> x, matrix_ref w, tensor_view<T, 2> y, product_scale scale = {}) {
+void matmul_nt(context& ctx, tensor_view<const T, 2> x, matrix_ref w, tensor_view<T, 2> y, product_scale scale = {},
+               low_rank_term<std::type_identity_t<T>> term = {}) {
   GRAFT_ASSERT(x.shape[1] == w.cols && y.shape[0] == x.shape[0] && y.shape[1] == w.rows);
+  GRAFT_ASSERT(term.rank() == 0 || (term.left.shape[0] == x.shape[0] && term.right.shape == extents<2>{w.rows, term.rank()}));
   using namespace detail;
   const T alpha = static_cast<T>(scale.alpha), beta = static_cast<T>(scale.beta);
   const index_t n = x.shape[0], m = w.rows, depth = w.cols;
+  if (term.rank() != 0 && (n <= 8 || m <= 8 || term.rank() > term.most)) {
+    matmul_nt<T, Arch>(ctx, x, w, y, scale);
+    return matmul_nt<T, Arch>(ctx, term.left, term.right, y, {scale.alpha, 1});
+  }
   visit_storage<T>(w, [&]<class E>(tensor_view<const E, 2> weights) {
     if (n <= 8) return dot_product<T, Arch>(ctx, weights, x, y.transpose(), alpha, beta);
     if constexpr (std::is_same_v<T, E>) {
       if (m <= 8) return dot_product<T, Arch>(ctx, x, weights, y, alpha, beta);
       if (n <= 64 && m * depth * static_cast<index_t>(sizeof(T)) < (index_t{12} << 20))  // few rows: leave w unpacked
-        return run_panels<store::transposed, Arch>(ctx, m, depth, n, raw_rows<T>{weights}, row_panels<T, Arch, T>{x}, y, scale);
+        return run_panels<store::transposed, Arch>(ctx, m, depth, n, raw_rows<T>{weights}, row_panels<T, Arch, T>{x}, y, scale,
+                                                   low_rank_term<T>{term.right, term.left});
     }
-    run_panels<store::straight, Arch>(ctx, n, depth, m, raw_rows<T>{x}, row_panels<T, Arch, E>{weights}, y, scale);
+    run_panels<store::straight, Arch>(ctx, n, depth, m, raw_rows<T>{x}, row_panels<T, Arch, E>{weights}, y, scale, term);
   });
 }
 
-/// y = x w. Shapes: x (N, K), w (K, M) -> y (N, M). Cost: 2 N M K flops. w: T, bf16 or f16.
+/// y = x w, and with a term x w + left right. Shapes: x (N, K), w (K, M) -> y (N, M). Cost: 2 N M (K + R) flops.
+/// w: T, bf16 or f16.
 template <class T, class Arch = simd::default_arch>
-void matmul_nn(context& ctx, tensor_view<const T, 2> x, matrix_ref w, tensor_view<T, 2> y, product_scale scale = {}) {
+void matmul_nn(context& ctx, tensor_view<const T, 2> x, matrix_ref w, tensor_view<T, 2> y, product_scale scale = {},
+               low_rank_term<std::type_identity_t<T>> term = {}) {
   GRAFT_ASSERT(x.shape[1] == w.rows && y.shape[0] == x.shape[0] && y.shape[1] == w.cols);
+  GRAFT_ASSERT(term.rank() == 0 || (term.left.shape[0] == x.shape[0] && term.right.shape == extents<2>{term.rank(), w.cols}));
   using namespace detail;
   const index_t n = x.shape[0], depth = w.rows, m = w.cols;
+  if (term.rank() != 0 && (m <= 8 || term.rank() > term.most)) {
+    matmul_nn<T, Arch>(ctx, x, w, y, scale);
+    return matmul_nn<T, Arch>(ctx, term.left, term.right, y, {scale.alpha, 1});
+  }
   visit_storage<T>(w, [&]<class E>(tensor_view<const E, 2> weights) {
     if (m <= 8 && n >= 8) {  // too narrow for a vector of columns: transpose the few and take dot products
       const buffer_handle columns = ctx.pool().take(static_cast<std::size_t>(m * depth) * sizeof(T));
@@ -207,7 +245,8 @@ void matmul_nn(context& ctx, tensor_view<const T, 2> x, matrix_ref w, tensor_vie
       return dot_product<T, Arch>(ctx, x, tensor_view<const T, 2>(few), y, static_cast<T>(scale.alpha),
                                   static_cast<T>(scale.beta));
     }
-    run_panels<store::straight, Arch>(ctx, n, depth, m, raw_rows<T>{x}, column_panels<T, Arch, E>{weights, n > few_rows}, y, scale);
+    run_panels<store::straight, Arch>(ctx, n, depth, m, raw_rows<T>{x}, column_panels<T, Arch, E>{weights, n > few_rows}, y, scale,
+                                      term);
   });
 }
 

@@ -37,6 +37,16 @@ struct read_ahead {
   index_t step = 0, rows = 0;
 };
 
+/// More terms for a tile to sum while its sums are in registers: a(i, k) b(k, j) over `depth` values of k, both factors lying
+/// as those of the tile do. None when depth is 0.
+template <class T>
+struct more_terms {
+  const T* a = nullptr;
+  index_t lda = 0;
+  const T* b = nullptr;
+  index_t ldb = 0, depth = 0;
+};
+
 namespace detail {
 
 template <class T, class Arch, int Rows, int Vectors>
@@ -107,11 +117,11 @@ GRAFT_INLINE void store_columns(simd::batch<T, Arch> (&acc)[Rows][Vectors], cons
 
 }  // namespace detail
 
-/// Sums a(i, k) b(k, j) over `depth` values of k for Rows x (Vectors * width) outputs. Row k of b is read at b + k * ldb,
-/// whole vectors of it. Cost: 2 Rows Vectors width depth flops; reads depth (Rows + Vectors width) elements.
+/// Sums a(i, k) b(k, j) over `depth` values of k, and over those of `more`, for Rows x (Vectors * width) outputs. Row k of b is
+/// read at b + k * ldb, whole vectors of it. Cost: 2 Rows Vectors width depth flops; reads depth (Rows + Vectors width) elements.
 template <int Rows, int Vectors, broadcast Lies, store Order, class T, class Arch = simd::default_arch>
 __attribute__((noinline)) void run_tile(index_t depth, const T* a, index_t lda, const T* b, index_t ldb,
-                                        const tile_output<T>& out) {
+                                        const tile_output<T>& out, const more_terms<T>& more = {}) {
   using batch = simd::batch<T, Arch>;
   constexpr index_t w = simd::width<T, Arch>;
   batch acc[Rows][Vectors];
@@ -120,20 +130,24 @@ __attribute__((noinline)) void run_tile(index_t depth, const T* a, index_t lda, 
     GRAFT_UNROLL
     for (int j = 0; j < Vectors; ++j) acc[i][j] = batch(T(0));
   }
-  for (index_t k = 0; k < depth; ++k) {
-    if constexpr (Lies == broadcast::from_columns) simd::prefetch(a + 16 * lda);  // a line of its own in every step
-    batch bv[Vectors];
-    GRAFT_UNROLL
-    for (int j = 0; j < Vectors; ++j) bv[j] = simd::load<T, Arch>(b + j * w);
-    GRAFT_UNROLL
-    for (int i = 0; i < Rows; ++i) {
-      const batch av(Lies == broadcast::from_rows ? a[i * lda] : a[i]);
+  const auto accumulate = [&acc](more_terms<T> p) __attribute__((always_inline)) {
+    for (index_t k = 0; k < p.depth; ++k) {
+      if constexpr (Lies == broadcast::from_columns) simd::prefetch(p.a + 16 * p.lda);  // a line of its own in every step
+      batch bv[Vectors];
       GRAFT_UNROLL
-      for (int j = 0; j < Vectors; ++j) acc[i][j] = simd::fma(av, bv[j], acc[i][j]);
+      for (int j = 0; j < Vectors; ++j) bv[j] = simd::load<T, Arch>(p.b + j * w);
+      GRAFT_UNROLL
+      for (int i = 0; i < Rows; ++i) {
+        const batch av(Lies == broadcast::from_rows ? p.a[i * p.lda] : p.a[i]);
+        GRAFT_UNROLL
+        for (int j = 0; j < Vectors; ++j) acc[i][j] = simd::fma(av, bv[j], acc[i][j]);
+      }
+      p.a += Lies == broadcast::from_rows ? 1 : p.lda;
+      p.b += p.ldb;
     }
-    a += Lies == broadcast::from_rows ? 1 : lda;
-    b += ldb;
-  }
+  };
+  accumulate({a, lda, b, ldb, depth});
+  if (more.depth != 0) accumulate(more);
   if constexpr (Order == store::straight) detail::store_rows<T, Arch, Rows, Vectors>(acc, out);
   else detail::store_columns<T, Arch, Rows, Vectors>(acc, out);
 }
@@ -142,10 +156,11 @@ namespace detail {
 
 template <int Vectors, broadcast Lies, store Order, class T, class Arch>
 void run_strip(index_t rows, index_t depth, const T* a, index_t lda, const T* b, index_t ldb, tile_output<T> out,
-               read_ahead<T> next) {
+               read_ahead<T> next, more_terms<T> more) {
   constexpr int most = tile_shape<T, Arch>::rows;
   const auto advance = [&](int done) {
     a += Lies == broadcast::from_rows ? done * lda : done;
+    more.a += Lies == broadcast::from_rows ? done * more.lda : done;
     out.c += Order == store::straight ? done * out.ldc : done;
     rows -= done;
   };
@@ -158,32 +173,33 @@ void run_strip(index_t rows, index_t depth, const T* a, index_t lda, const T* b,
   };
   while (rows >= most) {
     look_ahead();
-    run_tile<most, Vectors, Lies, Order, T, Arch>(depth, a, lda, b, ldb, out);
+    run_tile<most, Vectors, Lies, Order, T, Arch>(depth, a, lda, b, ldb, out, more);
     advance(most);
   }
   look_ahead();
   if (rows >= 4) {
-    run_tile<4, Vectors, Lies, Order, T, Arch>(depth, a, lda, b, ldb, out);
+    run_tile<4, Vectors, Lies, Order, T, Arch>(depth, a, lda, b, ldb, out, more);
     advance(4);
   }
   if (rows >= 2) {
-    run_tile<2, Vectors, Lies, Order, T, Arch>(depth, a, lda, b, ldb, out);
+    run_tile<2, Vectors, Lies, Order, T, Arch>(depth, a, lda, b, ldb, out, more);
     advance(2);
   }
-  if (rows >= 1) run_tile<1, Vectors, Lies, Order, T, Arch>(depth, a, lda, b, ldb, out);
+  if (rows >= 1) run_tile<1, Vectors, Lies, Order, T, Arch>(depth, a, lda, b, ldb, out, more);
 }
 
 }  // namespace detail
 
-/// All rows of `a` against one panel of at most tile_shape::columns columns, given by out.columns.
+/// All rows of `a` against one panel of at most tile_shape::columns columns, given by out.columns. `next` is asked for meanwhile;
+/// `more`, where there is any, starts at the same rows and the same columns.
 template <broadcast Lies, store Order, class T, class Arch = simd::default_arch>
 void run_panel(index_t rows, index_t depth, const T* a, index_t lda, const T* b, index_t ldb, const tile_output<T>& out,
-               const read_ahead<T>& next = {}) {
+               const read_ahead<T>& next = {}, const more_terms<T>& more = {}) {
   const index_t vectors = (out.columns + simd::width<T, Arch> - 1) / simd::width<T, Arch>;
-  if (vectors == 1) return detail::run_strip<1, Lies, Order, T, Arch>(rows, depth, a, lda, b, ldb, out, next);
+  if (vectors == 1) return detail::run_strip<1, Lies, Order, T, Arch>(rows, depth, a, lda, b, ldb, out, next, more);
   if constexpr (tile_shape<T, Arch>::vectors >= 3)
-    if (vectors == 3) return detail::run_strip<3, Lies, Order, T, Arch>(rows, depth, a, lda, b, ldb, out, next);
-  detail::run_strip<2, Lies, Order, T, Arch>(rows, depth, a, lda, b, ldb, out, next);
+    if (vectors == 3) return detail::run_strip<3, Lies, Order, T, Arch>(rows, depth, a, lda, b, ldb, out, next, more);
+  detail::run_strip<2, Lies, Order, T, Arch>(rows, depth, a, lda, b, ldb, out, next, more);
 }
 
 }  // namespace graft::kernel

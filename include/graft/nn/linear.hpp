@@ -12,7 +12,7 @@
 
 #include "graft/nn/embedding.hpp"
 #include "graft/nn/module.hpp"
-#include "graft/ops/linear.hpp"
+#include "graft/ops/low_rank.hpp"
 
 namespace graft {
 
@@ -30,6 +30,12 @@ class linear_map {
   var<T, 2> operator()(const var<T, 2>& x) const { return layer_->apply(*tape_, x, adapters_, with_bias_); }
   /// x W^T alone: output-side rotations and norms leave the bias as it is.
   var<T, 2> without_bias(const var<T, 2>& x) const { return layer_->apply(*tape_, x, adapters_, false); }
+  /// f(x) + scale (d A^T) B^T, where d is x after dropout or x itself: one product when the map is a frozen layer's own.
+  var<T, 2> plus_low_rank(const var<T, 2>& x, const var<T, 2>& d, const var<T, 2>& a, const var<T, 2>& b, double scale) const {
+    if (adapters_ != 0 || layer_->weight.trainable()) return add_low_rank(*tape_, (*this)(x), d, a, b, scale);
+    auto y = linear_low_rank(*tape_, x, layer_->weight.matrix(), d, a, b, scale);
+    return has_bias() ? add_bias(*tape_, std::move(y), bias()) : y;
+  }
   bool has_bias() const { return with_bias_ && layer_->bias.has_value(); }
   /// The base's own bias. Only when has_bias().
   var<T, 1> bias() const { return tape_->leaf(*layer_->bias); }

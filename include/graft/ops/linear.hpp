@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Differentiable linear maps: dense with trainable or frozen weights, bias, and low-rank terms. Every file of ops/ reads
-// like this one: validate, compute, name what is saved, give the rule back. Read next: nn/linear.hpp.
+// Differentiable linear maps: dense with trainable or frozen weights, and bias. Every file of ops/ reads like this one:
+// validate, compute, name what is saved, give the rule back. Read next: ops/low_rank.hpp.
 #pragma once
 #include <string>
 #include <utility>
@@ -84,51 +84,6 @@ var<T, 2> add_bias(tape<T>& t, var<T, 2> x, const var<T, 1>& b) {
              if (xi != no_node) g.pass_grad(xi, dy);
            });
   return y;
-}
-
-/// z = y + scale (x A^T) B^T, in y's memory when nobody else holds it; the dense product B A is never formed.
-/// Shapes: y (N, out), x (N, in), a (R, in), b (out, R). Cost: 2 N R (in + out) flops. Saves x if a needs a gradient and
-/// the N x R product if b does.
-template <class T>
-var<T, 2> add_low_rank(tape<T>& t, var<T, 2> y, const var<T, 2>& x, const var<T, 2>& a, const var<T, 2>& b, double scale) {
-  const index_t n = x.shape()[0], r = a.shape()[0], in = a.shape()[1], out = b.shape()[0];
-  detail::check_inner_extents("add_low_rank", "x", x.shape(), x.shape()[1], "a", a.shape(), in);
-  detail::check_inner_extents("add_low_rank", "b", b.shape(), b.shape()[1], "a transposed", extents<2>{in, r}, r);
-  detail::check_inner_extents("add_low_rank", "y", y.shape(), y.shape()[1], "b transposed", extents<2>{r, out}, out);
-  auto h = t.template empty<2>({n, r});
-  kernel::matmul_nt<T>(t.ctx(), x.value, a.value, h.value);
-  const node_id yi = y.id;
-  const tensor_view<const T, 2> from = y.value;
-  auto z = t.reuse(std::move(y));
-  if (z.value.data != from.data) std::copy_n(from.data, from.size(), z.value.data);
-  kernel::matmul_nt<T>(t.ctx(), h.value, b.value, z.value, {scale, 1});
-
-  const bool low_rank = x.needs_grad() || a.needs_grad() || b.needs_grad();
-  const auto xs = t.save_if(a.needs_grad(), x);
-  const auto hs = t.save_if(b.needs_grad(), h);
-  const auto as = t.save_if(x.needs_grad(), a);
-  const auto bs = t.save_if(low_rank, b);
-  t.record({"add_low_rank", detail::product_flops(n, r, in + out)}, z, yi != no_node || low_rank,
-           [=, xi = x.id, ai = a.id, bi = b.id, x_shape = x.shape()](tensor_view<const T, 2> dz, tape<T>& g) {
-             if (bi != no_node) {
-               const auto to = g.grad(bi, extents<2>{out, r});
-               kernel::matmul_tn<T>(g.ctx(), dz, hs, to.view, {scale, to.beta});
-             }
-             if (xi != no_node || ai != no_node) {
-               const auto dh = g.template empty<2>({n, r});
-               kernel::matmul_nn<T>(g.ctx(), dz, bs, dh.value, {scale, 0});
-               if (ai != no_node) {
-                 const auto to = g.grad(ai, extents<2>{r, in});
-                 kernel::matmul_tn<T>(g.ctx(), dh.value, xs, to.view, {1, to.beta});
-               }
-               if (xi != no_node) {
-                 const auto to = g.grad(xi, x_shape);
-                 kernel::matmul_nn<T>(g.ctx(), dh.value, as, to.view, {1, to.beta});
-               }
-             }
-             if (yi != no_node) g.pass_grad(yi, dz);
-           });
-  return z;
 }
 
 }  // namespace graft
