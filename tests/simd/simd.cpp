@@ -52,6 +52,15 @@ TEMPLATE_TEST_CASE("partial loads and stores leave the rest alone", "", float, d
   }
 }
 
+TEMPLATE_TEST_CASE("the lanes that are not kept become zero, whatever they held", "", float, double) {
+  constexpr index_t w = simd::width<TestType>;
+  const simd::batch<TestType, simd::default_arch> v(TestType(2)), infinite(std::numeric_limits<TestType>::infinity());
+  for (index_t n = 0; n <= w; ++n) {
+    CHECK(simd::sum(simd::keep_first(v, n)) == static_cast<TestType>(2 * n));
+    if (n == 0) CHECK(simd::sum(simd::keep_first(infinite, n)) == 0);
+  }
+}
+
 TEST_CASE("vector conversion of 16-bit storage equals the scalar one for every value") {
   constexpr index_t w = simd::width<float>;
   index_t wrong = 0;

@@ -95,32 +95,44 @@ struct key_panels {
   }
 };
 
-/// Columns a value product handles at once: head_size split into equal whole-vector parts no wider than a tile.
+/// Columns a value product handles at once: head_size split into equal whole-vector parts no wider than the widest tile.
 template <class T, class Arch>
 constexpr index_t value_width(index_t head_size) {
-  constexpr index_t lanes = simd::width<T, Arch>, most = tile_shape<T, Arch>::columns;
+  constexpr index_t lanes = simd::width<T, Arch>, most = tile_shape<T, Arch>::most_vectors * lanes;
   const index_t parts = (head_size + most - 1) / most;
   return ((head_size + parts - 1) / parts + lanes - 1) / lanes * lanes;
 }
 
-/// out(i, c) = alpha * sum over k of p(i, k) v(k, c) + beta * out: rows of p times a head's columns of v, read in place.
-/// Columns past a whole vector are copied first, since the tile reads whole vectors.
+/// One part of multiply_head: `columns` of v, whole vectors.
+template <broadcast Lies, class T, class Arch>
+void multiply_part(index_t rows, index_t depth, const T* p, index_t ldp, const T* v, index_t ldv, const tile_output<T>& out) {
+  using shape = tile_shape<T, Arch>;
+  if constexpr (shape::most_vectors > shape::vectors)
+    if (out.columns > shape::columns) return run_whole_panel<shape::most_vectors, Lies, T, Arch>(rows, depth, p, ldp, v, ldv, out);
+  run_panel<Lies, store::straight, T, Arch>(rows, depth, p, ldp, v, ldv, out);
+}
+
+/// out(i, c) = alpha * sum over k of p(i, k) v(k, c) + beta * out: rows of p times a head's columns of v, read in place, as many
+/// keys at a time as stay at hand for all rows. Columns past a whole vector are copied first, since the tile reads whole vectors.
 template <broadcast Lies, class T, class Arch>
 void multiply_head(index_t rows, index_t depth, const T* p, index_t ldp, const T* v, index_t ldv, index_t head_size, T* out,
                    index_t ldo, T alpha, T beta, T* edge) {
+  constexpr index_t at_once = 96;
   const index_t width = value_width<T, Arch>(head_size);
-  for (index_t c = 0; c < head_size; c += width) {
-    const index_t columns = std::min(width, head_size - c);
-    if (columns % simd::width<T, Arch> == 0) {
-      run_panel<Lies, store::straight, T, Arch>(rows, depth, p, ldp, v + c, ldv, {out + c, ldo, alpha, beta, columns});
-      continue;
-    }
-    for (index_t k = 0; k < depth; k += panel_depth) {
-      const index_t steps = std::min(panel_depth, depth - k);
-      pack_columns<T, Arch>(v + k * ldv + c, ldv, columns, steps, edge, width);
-      const T* from = Lies == broadcast::from_rows ? p + k : p + k * ldp;
-      run_panel<Lies, store::straight, T, Arch>(rows, steps, from, ldp, edge, width,
-                                                {out + c, ldo, alpha, k == 0 ? beta : T(1), columns});
+  for (index_t k = 0; k < depth; k += at_once) {
+    const index_t steps = std::min(at_once, depth - k);
+    const T* const from = Lies == broadcast::from_rows ? p + k : p + k * ldp;
+    const T add = k == 0 ? beta : T(1);
+    for (index_t c = 0; c < head_size; c += width) {
+      const index_t columns = std::min(width, head_size - c);
+      const T* part = v + k * ldv + c;
+      index_t step = ldv;
+      if (columns % simd::width<T, Arch> != 0) {
+        pack_columns<T, Arch>(part, ldv, columns, steps, edge, width);
+        part = edge;
+        step = width;
+      }
+      multiply_part<Lies, T, Arch>(rows, steps, from, ldp, part, step, {out + c, ldo, alpha, add, columns});
     }
   }
 }

@@ -48,23 +48,32 @@ struct backward_task {
   static constexpr index_t block = tile_shape<T, Arch>::columns;  // square tiles
   static constexpr index_t scratch_elements = 2 * block * block + panel_depth * block;
 
+  /// Blocks of query rows go over the keys four at a time: what belongs to a key block is brought in once for all four.
   void run(T* edge) const {
-    T lse[block], delta[block];
-    const row_range queries = rows_of(at.query_offsets, s), keys = rows_of(at.key_offsets, s);
-    for (index_t i = 0; i < queries.count; i += block) {
-      const index_t rows = std::min(block, queries.count - i);
-      for (index_t r = 0; r < rows; ++r) {
-        const index_t row = queries.first + i + r, column = head * at.head_size;
-        delta[r] = inner_product(&dy(row, column), &y(row, column));
-        lse[r] = log_sum[row * at.heads + head];
+    constexpr index_t together = 4 * block;
+    T lse[together], delta[together];
+    const row_range queries = rows_of(at.query_offsets, s);
+    for (index_t first = 0; first < queries.count; first += together) {
+      const index_t end = std::min(queries.count, first + together);
+      for (index_t i = first; i < end; ++i) {
+        const index_t row = queries.first + i, column = head * at.head_size;
+        delta[i - first] = inner_product(&dy(row, column), &y(row, column));
+        lse[i - first] = log_sum[row * at.heads + head];
       }
-      const index_t seen = visible_keys(at, queries.count, keys.count, i + rows - 1);
-      const index_t seen_before = i == 0 ? 0 : visible_keys(at, queries.count, keys.count, i - 1);
-      for (index_t j = 0; j < seen; j += block) run_tiles(i, rows, j, j >= seen_before, lse, delta, edge);
+      for (index_t j = 0; j < seen_before(end); j += block)
+        for (index_t i = first; i < end; i += block) {
+          const index_t rows = std::min(block, end - i);
+          if (j < seen_before(i + rows)) run_tiles(i, rows, j, j >= seen_before(i), lse + (i - first), delta + (i - first), edge);
+        }
     }
   }
 
  private:
+  /// Keys that any query row before `i` sees.
+  index_t seen_before(index_t i) const {
+    return i == 0 ? 0 : visible_keys(at, rows_of(at.query_offsets, s).count, rows_of(at.key_offsets, s).count, i - 1);
+  }
+
   T inner_product(const T* a, const T* b) const {
     simd::batch<T, Arch> sum(T(0));
     for_each_vector<T, Arch>(at.head_size, [&](index_t c, index_t lanes) {
@@ -104,19 +113,22 @@ struct backward_task {
   }
 };
 
-/// dst = beta * dst + sum over the group's copies, in order.
-template <class T>
+/// to = beta * to + sum over the group's copies, in order.
+template <class T, class Arch>
 void reduce_groups(context& ctx, const attention_layout& at, index_t rows, const T* copies, gradient_target<T> to) {
   const index_t d = at.head_size, group = at.group(), wide = at.heads * d;
   ctx.executor().parallel_for(rows, 16, [&](index_t first, index_t last) {
     for (index_t n = first; n < last; ++n)
-      for (index_t g = 0; g < at.kv_heads; ++g)
-        for (index_t c = 0; c < d; ++c) {
-          T sum = copies[n * wide + g * group * d + c];
-          for (index_t h = 1; h < group; ++h) sum += copies[n * wide + (g * group + h) * d + c];
-          T& out = to.data[n * to.row_step + g * d + c];
-          out = to.beta == T(0) ? sum : to.beta * out + sum;
-        }
+      for (index_t g = 0; g < at.kv_heads; ++g) {
+        const T* const from = copies + n * wide + g * group * d;
+        T* const out = to.data + n * to.row_step + g * d;
+        for_each_vector<T, Arch>(d, [&](index_t c, index_t lanes) {
+          auto sum = simd::load_first<T, Arch>(from + c, lanes);
+          for (index_t h = 1; h < group; ++h) sum += simd::load_first<T, Arch>(from + h * d + c, lanes);
+          if (to.beta != T(0)) sum = simd::fma(simd::batch<T, Arch>(to.beta), simd::load_first<T, Arch>(out + c, lanes), sum);
+          simd::store_first(out + c, sum, lanes);
+        });
+      }
   });
 }
 
@@ -158,8 +170,8 @@ void attention_backward(context& ctx, const attention_layout& at, tensor_view<co
     const task one{at, q, k, v, y, dy, log_sum, k_panels, v_panels, dq, dk_of_head, dv_of_head, t / at.heads, head, key_column};
     one.run(scratch.template as<T>());
   });
-  if (shared_keys && dk.data != nullptr) detail::reduce_groups<T>(ctx, at, k.shape[0], dk_of_head.data, dk);
-  if (shared_keys && dv.data != nullptr) detail::reduce_groups<T>(ctx, at, k.shape[0], dv_of_head.data, dv);
+  if (shared_keys && dk.data != nullptr) detail::reduce_groups<T, Arch>(ctx, at, k.shape[0], dk_of_head.data, dk);
+  if (shared_keys && dv.data != nullptr) detail::reduce_groups<T, Arch>(ctx, at, k.shape[0], dv_of_head.data, dv);
 }
 
 }  // namespace graft::kernel

@@ -17,29 +17,28 @@ namespace detail {
 template <class T, class Arch>
 GRAFT_INLINE T row_maximum(const T* row, index_t columns) {
   constexpr index_t w = simd::width<T, Arch>;
-  simd::batch<T, Arch> most(-std::numeric_limits<T>::infinity());
-  index_t c = 0;
-  for (; c + w <= columns; c += w) most = simd::max(most, simd::load<T, Arch>(row + c));
-  T m = simd::maximum(most);
-  for (; c < columns; ++c) m = simd::max(m, row[c]);
-  return m;
+  T m = -std::numeric_limits<T>::infinity();
+  if (columns < w) {
+    for (index_t c = 0; c < columns; ++c) m = simd::max(m, row[c]);
+    return m;
+  }
+  simd::batch<T, Arch> most(m);
+  for (index_t c = 0; c + w <= columns; c += w) most = simd::max(most, simd::load<T, Arch>(row + c));
+  return simd::maximum(simd::max(most, simd::load<T, Arch>(row + columns - w)));  // the last may meet some twice
 }
 
 /// row[c] = exp(scale row[c] - shift) for c < columns; returns their sum.
 template <class T, class Arch>
 GRAFT_INLINE T row_exponentials(T* row, index_t columns, T scale, T shift) {
   using batch = simd::batch<T, Arch>;
-  constexpr index_t w = simd::width<T, Arch>;
   const batch by(scale), less(-shift);
   batch sum(T(0));
-  T rest_sum = 0;
   for_each_vector<T, Arch>(columns, [&](index_t c, index_t lanes) {
     const batch e = simd::exp(simd::fma(by, simd::load_first<T, Arch>(row + c, lanes), less));
     simd::store_first(row + c, e, lanes);
-    if (lanes == w) sum += e;
-    else for (index_t i = c; i < columns; ++i) rest_sum += row[i];
+    sum += simd::keep_first(e, lanes);
   });
-  return simd::sum(sum) + rest_sum;
+  return simd::sum(sum);
 }
 
 template <class T, class Arch>

@@ -7,13 +7,15 @@
 
 namespace graft::kernel {
 
-/// Rows x vectors of accumulators that fill the register file: 8 x 3 of 32 registers, 6 x 2 of 16.
+/// Rows x vectors of accumulators that fill the register file: 8 x 3 of 32 registers, 6 x 2 of 16. Heads of attention may ask for
+/// panels of four vectors, with 6 rows.
 template <class T, class Arch = simd::default_arch>
 struct tile_shape {
-  static constexpr int rows = simd::registers == 32 ? 8 : 6;
   static constexpr int vectors = simd::registers == 32 ? 3 : 2;
+  static constexpr int most_vectors = simd::registers == 32 ? 4 : 2;
   static constexpr index_t lanes = simd::width<T, Arch>;
   static constexpr index_t columns = vectors * lanes;
+  static constexpr int rows(int panel_vectors) noexcept { return simd::registers == 32 && panel_vectors < 4 ? 8 : 6; }
 };
 
 /// How the broadcast operand lies in memory: a(i, k) at a[i * lda + k], or at a[k * lda + i].
@@ -157,7 +159,7 @@ namespace detail {
 template <int Vectors, broadcast Lies, store Order, class T, class Arch>
 void run_strip(index_t rows, index_t depth, const T* a, index_t lda, const T* b, index_t ldb, tile_output<T> out,
                read_ahead<T> next, more_terms<T> more) {
-  constexpr int most = tile_shape<T, Arch>::rows;
+  constexpr int most = tile_shape<T, Arch>::rows(Vectors);
   const auto advance = [&](int done) {
     a += Lies == broadcast::from_rows ? done * lda : done;
     more.a += Lies == broadcast::from_rows ? done * more.lda : done;
@@ -200,6 +202,12 @@ void run_panel(index_t rows, index_t depth, const T* a, index_t lda, const T* b,
   if constexpr (tile_shape<T, Arch>::vectors >= 3)
     if (vectors == 3) return detail::run_strip<3, Lies, Order, T, Arch>(rows, depth, a, lda, b, ldb, out, next, more);
   detail::run_strip<2, Lies, Order, T, Arch>(rows, depth, a, lda, b, ldb, out, next, more);
+}
+
+/// The same for a panel of exactly `Vectors` vectors, up to tile_shape::most_vectors.
+template <int Vectors, broadcast Lies, class T, class Arch = simd::default_arch>
+void run_whole_panel(index_t rows, index_t depth, const T* a, index_t lda, const T* b, index_t ldb, const tile_output<T>& out) {
+  detail::run_strip<Vectors, Lies, store::straight, T, Arch>(rows, depth, a, lda, b, ldb, out, {}, {});
 }
 
 }  // namespace graft::kernel

@@ -90,6 +90,20 @@ GRAFT_INLINE void store_first(T* p, batch<T, Arch> v, index_t n) noexcept {
   else simd::store_partial(p, v, n);
 }
 
+/// The first n <= width lanes of v; the others become zero, whatever they held.
+template <class T, class Arch>
+GRAFT_INLINE batch<T, Arch> keep_first(batch<T, Arch> v, index_t n) noexcept {
+#if defined(__AVX512F__)
+  if constexpr (detail::is_vector<batch<T, Arch>, float, 64>)
+    return batch<T, Arch>(_mm512_maskz_mov_ps(static_cast<__mmask16>((1u << n) - 1u), v));
+  if constexpr (detail::is_vector<batch<T, Arch>, double, 64>)
+    return batch<T, Arch>(_mm512_maskz_mov_pd(static_cast<__mmask8>((1u << n) - 1u), v));
+#endif
+  alignas(64) T lanes[static_cast<std::size_t>(width<T, Arch>)];
+  v.store_aligned(lanes);
+  return load_partial<T, Arch>(lanes, n);
+}
+
 // Fused multiply-add, rounded once wherever the hardware has it. xsimd before 11 multiplies and adds on AVX-512, which
 // Clang does not contract, so the instruction is named here.
 
