@@ -4,15 +4,16 @@
 #pragma once
 #include "graft/core/context.hpp"
 #include "graft/core/tensor.hpp"
-#include "graft/simd/convert.hpp"
+#include "graft/simd/blocks.hpp"
 
 namespace graft::kernel {
 
 namespace detail {
 
-/// out[r * Few + f] = sum over k of s[r][k] f[f][k]. FromMemory: asks for the rows behind these while it reads them.
-template <int Rows, int Few, class T, class Arch, bool FromMemory = false, class E>
-__attribute__((noinline)) void dot_block(index_t depth, const E* s, index_t row_step, const T* const (&few)[Few], T* out) {
+/// out[r * Few + f] = sum over k of s[r][k] f[f][k]. FromMemory: asks for the rows behind these while it reads them. Each sum
+/// is taken in one accumulator, in the order of k, whatever the storage: equal values give equal bits.
+template <int Rows, int Few, class T, class Arch, bool FromMemory = false, class P>
+__attribute__((noinline)) void dot_block(index_t depth, P s, index_t row_step, const T* const (&few)[Few], T* out) {
   using batch = simd::batch<T, Arch>;
   constexpr index_t w = simd::width<T, Arch>;
   constexpr int count = Rows * Few;
@@ -25,7 +26,7 @@ __attribute__((noinline)) void dot_block(index_t depth, const E* s, index_t row_
     GRAFT_UNROLL
     for (int r = 0; r < Rows; ++r) {
       if constexpr (FromMemory) simd::prefetch_far(s + (r + Rows) * row_step + k);
-      sv[r] = load_s(s + r * row_step + k);
+      sv[r] = load_s(s + (r * row_step + k));
     }
     GRAFT_UNROLL
     for (int f = 0; f < Few; ++f) {
@@ -35,9 +36,9 @@ __attribute__((noinline)) void dot_block(index_t depth, const E* s, index_t row_
     }
   };
   for (; k + w <= depth; k += w)
-    step([](const E* p) { return simd::load_as<T, Arch>(p); }, [](const T* p) { return simd::load<T, Arch>(p); });
+    step([](P p) { return simd::load_as<T, Arch>(p); }, [](const T* p) { return simd::load<T, Arch>(p); });
   if (const index_t rest = depth - k; rest != 0)
-    step([rest](const E* p) { return simd::load_partial_as<T, Arch>(p, rest); },
+    step([rest](P p) { return simd::load_partial_as<T, Arch>(p, rest); },
          [rest](const T* p) { return simd::load_partial<T, Arch>(p, rest); });
   constexpr int together = count % 8 == 0 ? 8 : count;  // sums that share one reduction tree
   GRAFT_UNROLL
@@ -56,13 +57,14 @@ inline constexpr int dot_rows = simd::registers == 32 ? (Few == 1 ? 8 : Few == 2
 }  // namespace detail
 
 /// out(r, f) = alpha * sum over k of s(r, k) few(f, k) + beta * out(r, f), for at most eight rows of `few`.
-/// s: (N, K) in any storage type, rows contiguous; few: (F, K), F <= 8; out: (N, F), any strides. Streams s once.
-template <class T, class Arch = simd::default_arch, class E>
-void dot_product(context& ctx, tensor_view<const E, 2> s, tensor_view<const T, 2> few, tensor_view<T, 2> out, T alpha,
-                 T beta) {
+/// s: (N, K), a tensor_view of any storage type with contiguous rows or a block_view; few: (F, K), F <= 8; out: (N, F), any
+/// strides. Streams s once.
+template <class T, class Arch = simd::default_arch, class View>
+void dot_product(context& ctx, View s, tensor_view<const T, 2> few, tensor_view<T, 2> out, T alpha, T beta) {
   GRAFT_ASSERT(few.shape[0] <= 8 && few.shape[1] == s.shape[1]);
+  using P = stored_pointer<typename View::value_type>;
   const index_t depth = s.shape[1];
-  const index_t bytes = s.shape[0] * depth * static_cast<index_t>(sizeof(E));
+  const index_t bytes = s.shape[0] * row_bytes(dtype_of<typename View::value_type>, depth);
   const bool from_memory = bytes > (index_t{1} << 20);  // beyond the second-level cache
   const auto run = [&]<int Few>(std::integral_constant<int, Few>) {
     constexpr int rows = detail::dot_rows<Few>;
@@ -72,9 +74,9 @@ void dot_product(context& ctx, tensor_view<const E, 2> s, tensor_view<const T, 2
     ctx.executor().parallel_for(s.shape[0], grain, [&](index_t first, index_t last) {
       const auto block = [&]<int Rows>(index_t r, std::integral_constant<int, Rows>) {
         alignas(64) T sums[Rows * Few];
-        const auto compute = from_memory ? detail::dot_block<Rows, Few, T, Arch, (Few > 1), E>  // one alone: costs more than it gains
-                                         : detail::dot_block<Rows, Few, T, Arch, false, E>;
-        compute(depth, s.data + r * s.stride[0], s.stride[0], vectors, sums);
+        const auto compute = from_memory ? detail::dot_block<Rows, Few, T, Arch, (Few > 1), P>  // one alone: costs more than it gains
+                                         : detail::dot_block<Rows, Few, T, Arch, false, P>;
+        compute(depth, P(s.data) + r * s.stride[0], s.stride[0], vectors, sums);
         for (int i = 0; i < Rows; ++i)
           for (index_t f = 0; f < few.shape[0]; ++f) {
             T& to = out(r + i, f);
