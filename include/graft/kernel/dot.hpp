@@ -10,6 +10,30 @@ namespace graft::kernel {
 
 namespace detail {
 
+/// The whole blocks of some rows, two vectors at a time so that their scale is decoded once. Returns how much of k that was.
+template <int Rows, int Few, class Arch, bool FromMemory, class B>
+GRAFT_INLINE index_t add_whole_blocks(index_t depth, block_pointer<B> s, index_t row_step, const float* const (&few)[Few],
+                                      simd::batch<float, Arch> (&acc)[Rows * Few]) {
+  constexpr index_t w = simd::width<float, Arch>;
+  const B* at = &s.block();
+  const index_t step = row_step / B::count, whole = depth / B::count * B::count;
+  for (index_t k = 0; k < whole; ++at)
+    for (index_t v = 0; v < B::count; v += 2 * w, k += 2 * w) {
+      GRAFT_UNROLL
+      for (int r = 0; r < Rows; ++r) {
+        if constexpr (FromMemory) simd::prefetch_far(at + (r + Rows) * step);
+        const auto first = simd::decode<Arch>(at[r * step], v), second = simd::decode<Arch>(at[r * step], v + w);
+        GRAFT_UNROLL
+        for (int f = 0; f < Few; ++f) {
+          auto& sum = acc[r * Few + f];
+          sum = simd::fma(first, simd::load<float, Arch>(few[f] + k), sum);
+          sum = simd::fma(second, simd::load<float, Arch>(few[f] + k + w), sum);
+        }
+      }
+    }
+  return whole;
+}
+
 /// out[r * Few + f] = sum over k of s[r][k] f[f][k]. FromMemory: asks for the rows behind these while it reads them. Each sum
 /// is taken in one accumulator, in the order of k, whatever the storage: equal values give equal bits.
 template <int Rows, int Few, class T, class Arch, bool FromMemory = false, class P>
@@ -21,6 +45,7 @@ __attribute__((noinline)) void dot_block(index_t depth, P s, index_t row_step, c
   GRAFT_UNROLL
   for (int i = 0; i < count; ++i) acc[i] = batch(T(0));
   index_t k = 0;
+  if constexpr (std::same_as<T, float> && !std::is_pointer_v<P>) k = add_whole_blocks<Rows, Few, Arch, FromMemory>(depth, s, row_step, few, acc);
   const auto step = [&](auto load_s, auto load_f) __attribute__((always_inline)) {
     batch sv[Rows];
     GRAFT_UNROLL
@@ -74,7 +99,7 @@ void dot_product(context& ctx, View s, tensor_view<const T, 2> few, tensor_view<
     ctx.executor().parallel_for(s.shape[0], grain, [&](index_t first, index_t last) {
       const auto block = [&]<int Rows>(index_t r, std::integral_constant<int, Rows>) {
         alignas(64) T sums[Rows * Few];
-        const auto compute = from_memory ? detail::dot_block<Rows, Few, T, Arch, (Few > 1), P>  // one alone: costs more than it gains
+        const auto compute = from_memory ? detail::dot_block<Rows, Few, T, Arch, (Few > 1 || !std::is_pointer_v<P>), P>  // one vector, plain rows: costs more than it gains
                                          : detail::dot_block<Rows, Few, T, Arch, false, P>;
         compute(depth, P(s.data) + r * s.stride[0], s.stride[0], vectors, sums);
         for (int i = 0; i < Rows; ++i)

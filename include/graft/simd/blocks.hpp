@@ -99,22 +99,22 @@ GRAFT_INLINE batch<float, Arch> decode_bytes(const std::int8_t* q) noexcept {
   }
 }
 
-/// The vector that begins at value `at` of a block.
-template <class Arch, class B>
-GRAFT_INLINE batch<float, Arch> decode(const B& b, index_t at) noexcept {
-  if constexpr (std::same_as<B, q8_0_block>) return decode_bytes<Arch>(b.q + at) * broadcast_scale<Arch>(b.scale);
-  else if constexpr (std::same_as<B, q4_0_block>)
-    return decode_nibbles<B, Arch>(b.q + (at & 15), (at & 16) != 0) * broadcast_scale<Arch>(b.scale);
-  else return decode_nibbles<B, Arch>(b.q + (at / 32 * 16 + (at & 15)), (at & 16) != 0) * batch<float, Arch>(b.largest);
-}
-
 }  // namespace detail
+
+/// The `width<float>` values from `at` on of a block, `at` a multiple of that.
+template <class Arch = default_arch, block_format B>
+GRAFT_INLINE batch<float, Arch> decode(const B& b, index_t at) noexcept {
+  if constexpr (std::same_as<B, q8_0_block>) return detail::decode_bytes<Arch>(b.q + at) * detail::broadcast_scale<Arch>(b.scale);
+  else if constexpr (std::same_as<B, q4_0_block>)
+    return detail::decode_nibbles<B, Arch>(b.q + (at & 15), (at & 16) != 0) * detail::broadcast_scale<Arch>(b.scale);
+  else return detail::decode_nibbles<B, Arch>(b.q + (at / 32 * 16 + (at & 15)), (at & 16) != 0) * batch<float, Arch>(b.largest);
+}
 
 /// `width<T>` values as T.
 template <class T, class Arch = default_arch, class B>
 GRAFT_INLINE batch<T, Arch> load_as(block_pointer<B> p) noexcept {
   if constexpr (std::same_as<T, float> && width<float, Arch> <= 16) {
-    return detail::decode<Arch>(p.block(), p.offset());
+    return decode<Arch>(p.block(), p.offset());
   } else {
     alignas(64) T lanes[static_cast<std::size_t>(width<T, Arch>)];
     for (index_t i = 0; i < width<T, Arch>; ++i) lanes[i] = convert<T>(p[i]);
