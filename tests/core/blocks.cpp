@@ -81,6 +81,7 @@ TEST_CASE("rows are whole blocks, and sizes that would overflow are refused") {
     CHECK_THROWS_AS(checked_bytes(type, extents<2>{2, -1}), shape_error);
     CHECK_THROWS_AS(checked_bytes(type, extents<2>{most / 16, 1}), shape_error);  // few values, but a block each
     CHECK_THROWS_AS(checked_bytes(type, extents<2>{0, most}), shape_error);
+    CHECK_THROWS_AS(checked_bytes(type, extents<2>{most / 72, 64}), shape_error);  // 4-bit bytes would fit, their values not be counted
     CHECK_THROWS_AS(checked_bytes(type, extents<2>{most / 2, 4}), shape_error);
     CHECK_THROWS_AS(visit_dtype(type, []<class E>(E*) {}), dtype_error);
   }

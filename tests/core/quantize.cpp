@@ -27,11 +27,11 @@ TEST_CASE("q8_0 takes a 127th of the largest magnitude as its scale and rounds h
   CHECK(b.scale == to_f16(1));
   const int expected[] = {-127, 1, -1, 3, 1, -2, 127, 0};
   for (int i = 0; i < 8; ++i) CHECK(b.q[i] == expected[i]);
-  // The codes come from the scale before it is rounded: 1 / 127 has no exact half.
-  float y[32] = {1, 63.5f / 127 * 1.0002f};
+  // The codes come from the scale before it is rounded: the half nearest to 1 / 127 is 6e-5 less.
+  float y[32] = {1, 63.499f / 127};
   CHECK(quantize_q8_0(y, 32).scale == to_f16(1.0f / 127));
   CHECK(quantize_q8_0(y, 32).q[0] == 127);
-  CHECK(quantize_q8_0(y, 32).q[1] == 64);
+  CHECK(quantize_q8_0(y, 32).q[1] == 63);
 }
 
 TEST_CASE("q4_0 gives the number of largest magnitude code 0 and clamps its mirror image") {
@@ -103,6 +103,12 @@ TEMPLATE_LIST_TEST_CASE("blocks of zeros, of tiny, of non-finite numbers and tho
   x[0] = 5, x[3] = 7;
   CHECK(std::abs(value(1, 0) - 5) <= 5 * 0x1p-11f);  // what lies behind the end has no say
   for (index_t i = 1; i < TestType::count; ++i) CHECK(value(1, i) == 0);
+}
+
+TEST_CASE("a scale whose inverse is no number leaves the codes of zero") {
+  float x[32] = {127 * 0x1p-140f, -8 * 0x1p-140f};
+  for (const auto code : quantize_q8_0(x, 32).q) CHECK(code == 0);
+  for (const auto codes : quantize_q4_0(x, 32).q) CHECK(codes == 0x88);
 }
 
 TEST_CASE("arrays of any shape and type become blocks and come back") {
