@@ -56,7 +56,9 @@ decltype(auto) visit_matrix(const matrix_ref& m, F&& f) {
     case dtype::f32: return as(static_cast<float*>(nullptr));
     case dtype::bf16: return as(static_cast<bf16*>(nullptr));
     case dtype::f16: return as(static_cast<f16*>(nullptr));
-    case dtype::q8_0: case dtype::q4_0: case dtype::nf4: return visit_blocks(m.type, [&]<class B>(B*) -> decltype(auto) { return f(block_matrix<B>(m)); });
+    case dtype::q8_0: return f(block_matrix<q8_0_block>(m));
+    case dtype::q4_0: return f(block_matrix<q4_0_block>(m));
+    case dtype::nf4: return f(block_matrix<nf4_block>(m));
     default: throw_error<dtype_error>("a weight matrix cannot hold elements of type ", name_of(m.type));
   }
 }

@@ -3,10 +3,8 @@
 // Read next: nn/storage.hpp.
 #pragma once
 #include <algorithm>
-#include <cmath>
 #include <limits>
 #include <memory>
-#include <vector>
 
 #include "graft/core/blocks.hpp"
 #include "graft/core/frozen_array.hpp"
@@ -19,7 +17,7 @@ namespace detail {
 inline float extreme(const float* x, index_t n) noexcept {
   float most = 0, size = 0;
   for (index_t i = 0; i < n; ++i) {
-    const float a = std::abs(x[i]);
+    const float a = __builtin_fabsf(x[i]);
     if (!(a <= std::numeric_limits<float>::max())) return std::numeric_limits<float>::quiet_NaN();
     if (a > size) size = a, most = x[i];
   }
@@ -27,7 +25,7 @@ inline float extreme(const float* x, index_t n) noexcept {
 }
 
 /// 1 / d; 0 where that would leave the range of float, as d itself does in half precision.
-inline float inverse(float d) noexcept { return std::abs(d) >= std::numeric_limits<float>::min() ? 1 / d : 0; }
+inline float inverse(float d) noexcept { return __builtin_fabsf(d) >= std::numeric_limits<float>::min() ? 1 / d : 0; }
 
 /// x * y rounded to float, whatever the compiler fuses: through double, where the product is exact.
 inline float product(float x, float y) noexcept { return static_cast<float>(static_cast<double>(x) * static_cast<double>(y)); }
@@ -46,9 +44,9 @@ inline std::uint8_t nearest_nf4(float x) noexcept {
 /// zero, with the scale before its own rounding. Of numbers that are not finite comes a block of NaN.
 inline q8_0_block quantize_q8_0(const float* x, index_t n) noexcept {
   q8_0_block b{};
-  const float scale = std::abs(detail::extreme(x, n)) / 127, inverse = detail::inverse(scale);
+  const float scale = __builtin_fabsf(detail::extreme(x, n)) / 127, inverse = detail::inverse(scale);
   b.scale = to_f16(scale);
-  for (index_t i = 0; i < n && inverse != 0; ++i) b.q[i] = static_cast<std::int8_t>(std::round(detail::product(x[i], inverse)));
+  for (index_t i = 0; i < n && inverse != 0; ++i) b.q[i] = static_cast<std::int8_t>(__builtin_roundf(detail::product(x[i], inverse)));
   return b;
 }
 
@@ -69,7 +67,7 @@ inline q4_0_block quantize_q4_0(const float* x, index_t n) noexcept {
 /// The first n <= 64 values into a block: each divided by the largest magnitude, then the nearest of nf4_levels.
 inline nf4_block quantize_nf4(const float* x, index_t n) noexcept {
   nf4_block b{};
-  b.largest = std::abs(detail::extreme(x, n));
+  b.largest = __builtin_fabsf(detail::extreme(x, n));
   for (index_t i = 0; i < nf4_block::count; ++i) {
     const unsigned code = detail::nearest_nf4(i < n && b.largest > 0 ? x[i] / b.largest : 0.0f);
     std::uint8_t& to = b.q[i / 32 * 16 + i % 16];
@@ -92,7 +90,7 @@ template <block_format B>
 void quantize_rows(const frozen_array& a, B* to) {
   const index_t columns = a.shape().empty() ? 1 : a.shape().back(), rows = columns == 0 ? 0 : a.size() / columns;
   const index_t step = row_bytes(a.type(), columns);
-  std::vector<float> row(static_cast<std::size_t>(columns));
+  tensor<float, 1> row({columns});
   for (index_t r = 0; r < rows; ++r) {
     convert_array(a.type(), std::span(&columns, 1), a.bytes().data() + r * step, row.data());
     for (index_t k = 0; k < columns; k += B::count) *to++ = quantize<B>(row.data() + k, std::min(columns - k, B::count));
@@ -106,10 +104,12 @@ void quantize_rows(const frozen_array& a, B* to) {
 inline frozen_array convert_array(const frozen_array& a, dtype to) {
   const auto size = static_cast<index_t>(checked_bytes(to, a.shape()));
   auto bytes = std::make_shared<tensor<std::byte, 1>>(extents<1>{size});
-  if (is_block_format(to))
-    visit_blocks(to, [&]<class B>(B*) { detail::quantize_rows(a, reinterpret_cast<B*>(bytes->data())); });
-  else
-    visit_dtype(to, [&]<class E>(E*) { convert_array(a.type(), a.shape(), a.bytes().data(), reinterpret_cast<E*>(bytes->data())); });
+  const auto into_blocks = [&]<class B>(B*) { detail::quantize_rows(a, reinterpret_cast<B*>(bytes->data())); };
+  const auto into_elements = [&]<class E>(E*) {
+    convert_array(a.type(), a.shape(), a.bytes().data(), reinterpret_cast<E*>(bytes->data()));
+  };
+  if (is_block_format(to)) visit_blocks(to, into_blocks);
+  else visit_dtype(to, into_elements);
   return {to, a.shape(), bytes->data(), bytes};
 }
 

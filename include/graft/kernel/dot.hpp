@@ -10,42 +10,13 @@ namespace graft::kernel {
 
 namespace detail {
 
-/// The whole blocks of some rows, two vectors at a time so that their scale is decoded once. Returns how much of k that was.
-template <int Rows, int Few, class Arch, bool FromMemory, class B>
-GRAFT_INLINE index_t add_whole_blocks(index_t depth, block_pointer<B> s, index_t row_step, const float* const (&few)[Few],
-                                      simd::batch<float, Arch> (&acc)[Rows * Few]) {
-  constexpr index_t w = simd::width<float, Arch>;
-  const B* at = &s.block();
-  const index_t step = row_step / B::count, whole = depth / B::count * B::count;
-  for (index_t k = 0; k < whole; ++at)
-    for (index_t v = 0; v < B::count; v += 2 * w, k += 2 * w) {
-      GRAFT_UNROLL
-      for (int r = 0; r < Rows; ++r) {
-        if constexpr (FromMemory) simd::prefetch_far(at + (r + Rows) * step);
-        const auto first = simd::decode<Arch>(at[r * step], v), second = simd::decode<Arch>(at[r * step], v + w);
-        GRAFT_UNROLL
-        for (int f = 0; f < Few; ++f) {
-          auto& sum = acc[r * Few + f];
-          sum = simd::fma(first, simd::load<float, Arch>(few[f] + k), sum);
-          sum = simd::fma(second, simd::load<float, Arch>(few[f] + k + w), sum);
-        }
-      }
-    }
-  return whole;
-}
-
-/// out[r * Few + f] = sum over k of s[r][k] f[f][k]. FromMemory: asks for the rows behind these while it reads them. Each sum
-/// is taken in one accumulator, in the order of k, whatever the storage: equal values give equal bits.
-template <int Rows, int Few, class T, class Arch, bool FromMemory = false, class P>
-__attribute__((noinline)) void dot_block(index_t depth, P s, index_t row_step, const T* const (&few)[Few], T* out) {
+/// acc[r * Few + f] += s[r][k] f[f][k] over k, where rows are stored value by value. FromMemory: asks for the rows behind these
+/// while it reads them.
+template <int Rows, int Few, class T, class Arch, bool FromMemory, class P>
+GRAFT_INLINE void add_products(index_t depth, P s, index_t row_step, const T* const (&few)[Few], simd::batch<T, Arch> (&acc)[Rows * Few]) {
   using batch = simd::batch<T, Arch>;
   constexpr index_t w = simd::width<T, Arch>;
-  constexpr int count = Rows * Few;
-  batch acc[count];
-  GRAFT_UNROLL
-  for (int i = 0; i < count; ++i) acc[i] = batch(T(0));
   index_t k = 0;
-  if constexpr (std::same_as<T, float> && !std::is_pointer_v<P>) k = add_whole_blocks<Rows, Few, Arch, FromMemory>(depth, s, row_step, few, acc);
   const auto step = [&](auto load_s, auto load_f) __attribute__((always_inline)) {
     batch sv[Rows];
     GRAFT_UNROLL
@@ -65,6 +36,56 @@ __attribute__((noinline)) void dot_block(index_t depth, P s, index_t row_step, c
   if (const index_t rest = depth - k; rest != 0)
     step([rest](P p) { return simd::load_partial_as<T, Arch>(p, rest); },
          [rest](const T* p) { return simd::load_partial<T, Arch>(p, rest); });
+}
+
+/// The same where rows are blocks: two vectors at a time, so that their scale is decoded once, as far as blocks are whole. The
+/// last is decoded with what fills it up, against zeros.
+template <int Rows, int Few, class Arch, class B>
+GRAFT_INLINE void add_block_products(index_t depth, block_pointer<B> s, index_t row_step, const float* const (&few)[Few],
+                                     simd::batch<float, Arch> (&acc)[Rows * Few]) {
+  constexpr index_t w = simd::width<float, Arch>;
+  const B* at = &s.block();
+  const index_t step = row_step / B::count, whole = depth / B::count * B::count;
+  for (index_t k = 0; k < whole; ++at)
+    for (index_t v = 0; v < B::count; v += 2 * w, k += 2 * w) {
+      GRAFT_UNROLL
+      for (int r = 0; r < Rows; ++r) {
+        simd::prefetch_far(at + (r + Rows) * step);
+        const auto first = simd::decode<Arch>(at[r * step], v), second = simd::decode<Arch>(at[r * step], v + w);
+        GRAFT_UNROLL
+        for (int f = 0; f < Few; ++f) {
+          auto& sum = acc[r * Few + f];
+          sum = simd::fma(first, simd::load<float, Arch>(few[f] + k), sum);
+          sum = simd::fma(second, simd::load<float, Arch>(few[f] + k + w), sum);
+        }
+      }
+    }
+  for (index_t k = whole; k < depth; k += w) {
+    const index_t rest = depth - k < w ? depth - k : w;
+    GRAFT_UNROLL
+    for (int r = 0; r < Rows; ++r) {
+      const auto v = simd::decode<Arch>(at[r * step], k - whole);
+      GRAFT_UNROLL
+      for (int f = 0; f < Few; ++f) acc[r * Few + f] = simd::fma(v, simd::load_partial<float, Arch>(few[f] + k, rest), acc[r * Few + f]);
+    }
+  }
+}
+
+/// Whether P points at blocks that are decoded straight into vectors of T.
+template <class T, class P>
+inline constexpr bool reads_blocks = std::same_as<T, float> && !std::is_pointer_v<P>;
+
+/// out[r * Few + f] = sum over k of s[r][k] f[f][k]. Each sum is taken in one accumulator, in the order of k, whatever the
+/// storage: equal values give equal bits.
+template <int Rows, int Few, class T, class Arch, bool FromMemory = false, class P>
+__attribute__((noinline)) void dot_block(index_t depth, P s, index_t row_step, const T* const (&few)[Few], T* out) {
+  using batch = simd::batch<T, Arch>;
+  constexpr int count = Rows * Few;
+  batch acc[count];
+  GRAFT_UNROLL
+  for (int i = 0; i < count; ++i) acc[i] = batch(T(0));
+  if constexpr (reads_blocks<T, P>) add_block_products<Rows, Few, Arch>(depth, s, row_step, few, acc);
+  else add_products<Rows, Few, T, Arch, FromMemory>(depth, s, row_step, few, acc);
   constexpr int together = count % 8 == 0 ? 8 : count;  // sums that share one reduction tree
   GRAFT_UNROLL
   for (int g = 0; g < count; g += together) {
@@ -99,8 +120,8 @@ void dot_product(context& ctx, View s, tensor_view<const T, 2> few, tensor_view<
     ctx.executor().parallel_for(s.shape[0], grain, [&](index_t first, index_t last) {
       const auto block = [&]<int Rows>(index_t r, std::integral_constant<int, Rows>) {
         alignas(64) T sums[Rows * Few];
-        const auto compute = from_memory ? detail::dot_block<Rows, Few, T, Arch, (Few > 1 || !std::is_pointer_v<P>), P>  // one vector, plain rows: costs more than it gains
-                                         : detail::dot_block<Rows, Few, T, Arch, false, P>;
+        constexpr bool asks = Few > 1 && !detail::reads_blocks<T, P>;  // one vector: it costs more than it gains; blocks always ask
+        const auto compute = from_memory ? detail::dot_block<Rows, Few, T, Arch, asks, P> : detail::dot_block<Rows, Few, T, Arch, false, P>;
         compute(depth, P(s.data) + r * s.stride[0], s.stride[0], vectors, sums);
         for (int i = 0; i < Rows; ++i)
           for (index_t f = 0; f < few.shape[0]; ++f) {
