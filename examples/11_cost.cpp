@@ -68,7 +68,11 @@ int main() {
   graft::store_weights_as(model, graft::dtype::bf16);  // frozen matrices only: two bytes a weight, widened when read
   const auto rounded = measure(ctx, model, batch);
   // [/excerpt bf16]
-  std::printf("with bf16 weights the loss is %.4f instead of %.4f\n", rounded.loss, plain.loss);
+  // [excerpt blocks]
+  graft::store_weights_as(model, graft::dtype::q8_0);  // 32 weights in 34 bytes, decoded where they are multiplied
+  const auto quantised = measure(ctx, model, batch);
+  // [/excerpt blocks]
+  std::printf("with bf16 weights the loss is %.4f, with q8_0 %.4f instead of %.4f\n", rounded.loss, quantised.loss, plain.loss);
   std::printf("the pool holds %.1f KiB, in use at most %.1f KiB\n", static_cast<double>(ctx.pool().free_bytes()) / 1024,
               static_cast<double>(ctx.pool().peak_bytes()) / 1024);
 

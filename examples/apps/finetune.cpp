@@ -28,7 +28,8 @@ int main(int argc, char** argv) {
   cli.add_option("--lr", training.lr, "Learning rate; falls along a cosine after a short rise");
   cli.add_option("--seed", training.seed, "Of first values, windows and dropout");
   cli.add_option("--holdout", holdout, "Share of the text at its end that is scored, not learned")->check(CLI::Range(0.0, 0.9));
-  cli.add_option("--dtype", dtype, "Storage of the frozen weights: f32, bf16, f16, or as stored")->check(CLI::IsMember({"stored", "f32", "bf16", "f16"}));
+  cli.add_option("--dtype", dtype, "Storage of the frozen weights: f32, bf16, f16, q8 (8.5 bits), q4, nf4 (4.5 bits), or as stored")
+      ->check(CLI::IsMember({"stored", "f32", "bf16", "f16", "q8", "q4", "nf4"}));
   cli.add_flag("--checkpointing", checkpointing, "Keep less for the backward pass, compute more");
   common.add_to(cli);
   return app::main(cli, argc, argv, [&] {

@@ -100,6 +100,33 @@ TEST_CASE("half-precision weights stay as they are stored") {
   }
 }
 
+TEST_CASE("weights in blocks stay as they are stored, mapped") {
+  for (const dtype type : {dtype::q8_0, dtype::q4_0, dtype::nf4}) {
+    example e(true);
+    store_weights_as(e.model, type);
+    const auto state = save_state(e.model);
+    e.write(state);
+    auto loaded = load_llama<float>(e.folder.path());
+    CHECK(loaded.model.layers[0].mlp.up_proj.weight.type() == type);
+    CHECK(loaded.model.embed_tokens.weight.type() == type);
+    CHECK(loaded.model.norm.weight.type() == dtype::f32);
+    CHECK(e.loads_the_same());
+    const checkpoint_files files(e.folder.path());
+    for (const auto& [name, a] : files.arrays()) CHECK(files.frozen(name).bytes().data() == a.bytes.data());  // no copy: aligned
+
+    auto broken = state;
+    auto& bytes = at(broken, "model.layers.1.mlp.up_proj.weight").bytes;
+    const std::size_t block = static_cast<std::size_t>(layout_of(type).bytes);
+    std::memset(bytes.data() + 3 * block, 0xff, 4);
+    e.write(broken);
+    CHECK_THROWS_WITH(load_llama<float>(e.folder.path()), e.where() + ": tensor \"model.layers.1.mlp.up_proj.weight\" holds NaN or infinity at element " +
+                                                              std::to_string(3 * layout_of(type).count));
+    at(broken, "model.layers.1.mlp.up_proj.weight").shape = {44, 31};  // as many bytes
+    e.write(broken);
+    CHECK_THROWS_WITH(load_llama<float>(e.folder.path(), {.check_finite = false}), Catch::Matchers::Contains("the model has (44, 32), the state has (44, 31)"));
+  }
+}
+
 TEST_CASE("what does not fit the config is listed in full") {
   example e(true);
   auto s = e.state;

@@ -8,6 +8,7 @@
 
 #include "graft/core/frozen_array.hpp"
 #include "graft/core/random.hpp"
+#include "support/blocks.hpp"
 #include "support/catch.hpp"
 #include "support/data.hpp"
 #include "support/safetensors.hpp"
@@ -325,6 +326,10 @@ TEST_CASE("a state that no file can hold is refused, and no file appears") {
           R"(tensor "a" of shape (2, 2) and type f32 takes 16 bytes, but has 12)");
   refuses({{"a\xFF", one}}, "\"a\xFF\" is not UTF-8");
   refuses({}, "\"\xFF\" is not UTF-8", {{"k", "\xFF"}});
+  refuses({{"a", {dtype::q8_0, {2, 33}, std::vector<std::byte>(68)}}},
+          R"(tensor "a" of shape (2, 33) and type q8_0 takes 136 bytes, but has 68)");
+  refuses({{"a", {dtype::q8_0, {}, std::vector<std::byte>(34)}}}, R"(tensor "a" of type q8_0 has no rows)");
+  refuses({}, R"(metadata "graft.blocks/a" is reserved)", {{"graft.blocks/a", "q8_0 32"}});
   refuses({}, R"(metadata "k" appears twice)", {{"k", "1"}, {"k", "2"}});
   refuses({{"a", {dtype::f32, std::vector<index_t>(65, 1), std::vector<std::byte>(4)}}},
           R"(tensor "a" has 65 dimensions, more than 64)");
@@ -340,12 +345,60 @@ TEST_CASE("a published model file is read and written") {
   CHECK(std::ranges::equal(to_safetensors(v.items, v.metadata), file->bytes()));
 }
 
+TEST_CASE("arrays in blocks are written as bytes that the metadata explains, and come back as they were") {
+  state_dict s = sample();
+  const auto add = [&]<class B>(std::string name, extents<2> shape, B*) {
+    const auto a = test::random_blocks<B>(shape, 1);
+    s.items.emplace_back(std::move(name), array{a.type(), {a.shape().begin(), a.shape().end()}, {a.bytes().begin(), a.bytes().end()}});
+  };
+  add("a.q8", {3, 40}, static_cast<q8_0_block*>(nullptr));
+  add("b.q4", {5, 32}, static_cast<q4_0_block*>(nullptr));
+  add("c.nf4", {2, 65}, static_cast<nf4_block*>(nullptr));
+  add("none", {0, 7}, static_cast<nf4_block*>(nullptr));
+  const auto file = to_safetensors(s);
+  const auto view = seen(file);
+  CHECK(view.metadata == s.metadata);
+  REQUIRE(view.items.size() == s.items.size());
+  for (const auto& [name, a] : s.items) {
+    const array_ref* back = find(view.items, name);
+    REQUIRE(back != nullptr);
+    CHECK(test::same(*back, a));
+    CHECK((back->bytes.data() - file.data()) % alignment_of(a.type) == 0);
+  }
+  const std::string text = text_of(file);
+  CHECK(text.find(R"("graft.blocks/c.nf4":"nf4 65","graft.blocks/none":"nf4 7","graft.blocks/a.q8":"q8_0 40","graft.blocks/b.q4":"q4_0 32"})") != text.npos);
+  CHECK(text.find(R"("a.q8":{"dtype":"U8","shape":[3,68],)") != text.npos);
+}
+
+TEST_CASE("metadata that explains blocks is checked against the tensor it names") {
+  const auto file = [](const std::string& text, const std::string& dtype = "U8", const std::string& shape = "[1,34]", std::string_view key = "a") {
+    return safetensors_file(concat(R"({"__metadata__":{"graft.blocks/)", key, R"(":")", text, R"("},"a":{"dtype":")", dtype, R"(","shape":)", shape,
+                                   R"(,"data_offsets":[0,34]}})"), std::string(34, '\0'));
+  };
+  CHECK(seen(file("q8_0 32")).items[0].second.type == dtype::q8_0);
+  CHECK(seen(file("q8_0 1")).items[0].second.shape == std::vector<index_t>{1, 1});
+  const std::string a = R"(__metadata__ "graft.blocks/a": )";
+  refuses(file("q8_0 32", "U8", "[1,34]", "b"), R"(__metadata__ "graft.blocks/b": there is no such tensor)");
+  refuses(file("q8_1 32"), a + R"(expected q8_0, q4_0 or nf4, got "q8_1")");
+  refuses(file("q8_0 33"), a + "rows of 33 columns take 68 bytes in q8_0, but the tensor's have 34");
+  refuses(file("q8_0 0"), a + "rows of 0 columns take 0 bytes in q8_0, but the tensor's have 34");
+  refuses(file("q4_0 32"), a + "rows of 32 columns take 18 bytes in q4_0, but the tensor's have 34");
+  for (const std::string bad : {"", "q8_0", "q8_0 ", "q8_0 -32", "q8_0 +32", "q8_0 032", "q8_0 32 ", "q8_0  32", "q8_0 3e1", "q8_0 99999999999999999999"})
+    refuses(file(bad), a + "expected a format and a number of columns, got \"" + bad + '"');
+  refuses(file("q8_0 9223372036854775807"), a + "shape (1, 9223372036854775807) of 2-byte elements is negative or too large");
+  refuses(file("q8_0 32", "I8"), a + "expected a tensor of U8 with rows, got i8 of shape (1, 34)");
+  refuses(safetensors_file(R"({"__metadata__":{"graft.blocks/a":"q8_0 1"},"a":{"dtype":"U8","shape":[],"data_offsets":[0,1]}})", "x"),
+          a + "expected a tensor of U8 with rows, got u8 of shape ()");
+}
+
 TEST_CASE("bytes changed at random are refused or make sense") {
   const std::string header =
       R"({"a":{"dtype":"BOOL","shape":[2,2],"data_offsets":[0,4]},"__metadata__":{"k":"v"},)"
       R"("b":{"dtype":"F4","shape":[2],"data_offsets":[4,5],"x":[[1],{"y":null}]},)"
       R"("c":{"data_offsets":[5,11],"shape":[1,3],"dtype":"BF16"}})";
-  const std::string whole = text_of(to_safetensors(sample()));
+  state_dict state = sample();
+  state.items.emplace_back("blocks", array{dtype::q4_0, {2, 33}, std::vector<std::byte>(72)});
+  const std::string whole = text_of(to_safetensors(state));
   random_stream random(7);
   index_t taken = 0;
   for (int i = 0; i < 30'000; ++i) {

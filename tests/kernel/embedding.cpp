@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "graft/kernel/embedding.hpp"
 
+#include "support/blocks.hpp"
 #include "support/kernels.hpp"
 
 using namespace graft;
@@ -41,6 +42,26 @@ TEMPLATE_TEST_CASE("rows are looked up from a table of any storage type", "", fl
     gathers<TestType, float>(c);
     gathers<TestType, bf16>(c);
     gathers<TestType, f16>(c);
+  }
+}
+
+TEMPLATE_LIST_TEST_CASE("rows are looked up from a table in blocks", "", test::every_block_format) {
+  for (const index_t c : {1, 15, 16, 31, 32, 33, 64, 100, 130}) {
+    const auto table = test::random_blocks<TestType>({13, c}, 1);
+    const auto values = table.template to_tensor<double, 2>();
+    const auto ids = some_ids(20, 13);
+    context ctx;
+    for (const float beta : {0.0f, 0.5f}) {
+      auto y = test::random_tensor<float, 2>({20, c}, 2);
+      const auto expected = filled<double>(20, c, [&](index_t r, index_t i) {
+        return values(ids[static_cast<std::size_t>(r)], i) + static_cast<double>(beta) * static_cast<double>(y(r, i));
+      });
+      kernel::gather_rows<float>(ctx, table.matrix(), ids.data(), 20, y.data(), beta);
+      CHECK(test::near(y, expected, beta == 0 ? 0 : test::tolerance<float>(2)));
+    }
+    tensor<double, 2> wide({20, c});
+    kernel::gather_rows<double>(ctx, table.matrix(), ids.data(), 20, wide.data(), 0);
+    CHECK(test::near(wide, filled<double>(20, c, [&](index_t r, index_t i) { return values(ids[static_cast<std::size_t>(r)], i); }), 0));
   }
 }
 

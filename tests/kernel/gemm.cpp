@@ -2,6 +2,7 @@
 #include "graft/kernel/gemm.hpp"
 
 #include "graft/core/thread_pool.hpp"
+#include "support/blocks.hpp"
 #include "support/catch.hpp"
 #include "support/near.hpp"
 
@@ -128,6 +129,48 @@ TEMPLATE_TEST_CASE("16-bit weights multiply as their widened values do, bit for 
   const tensor<std::int32_t, 2> integers = tensor<std::int32_t, 2>::zeros({4, 4});
   tensor<float, 2> y({4, 4});
   CHECK_THROWS_AS(kernel::matmul_nt<float>(ctx, tensor<float, 2>::zeros({4, 4}), integers.view(), y), dtype_error);
+}
+
+TEMPLATE_LIST_TEST_CASE("weights in blocks multiply as their decoded values do, bit for bit", "", test::every_block_format) {
+  thread_pool pool(3);
+  context serial, parallel(pool);
+  for (const extents<2> shape : {extents<2>{70, 90}, {48, 64}, {9, 500}, {145, 33}, {200, 801}, {1, 97}}) {
+    const auto blocks = test::random_blocks<TestType>(shape, 5);
+    const auto decoded = blocks.template to_tensor<float, 2>();
+    for (index_t n : {1, 2, 3, 5, 8, 20, 100}) {
+      if (shape[0] <= 8 && n > 8) continue;  // so few plain rows change sides, and sum in another order
+      const auto x = random_tensor<float, 2>({n, shape[1]}, 6), g = random_tensor<float, 2>({n, shape[0]}, 7);
+      tensor<float, 2> y({n, shape[0]}), y2({n, shape[0]}), dx({n, shape[1]}), dx2({n, shape[1]});
+      kernel::matmul_nt<float>(serial, x, decoded.view(), y);
+      kernel::matmul_nn<float>(serial, g, decoded.view(), dx);
+      for (context* ctx : {&serial, &parallel}) {
+        kernel::matmul_nt<float>(*ctx, x, blocks.matrix(), y2);
+        kernel::matmul_nn<float>(*ctx, g, blocks.matrix(), dx2);
+        INFO("rows " << shape[0] << " columns " << shape[1] << " tokens " << n);
+        CHECK(test::equal_bits(y, y2));
+        CHECK(test::equal_bits(dx, dx2));
+      }
+    }
+  }
+}
+
+TEMPLATE_TEST_CASE("products with weights in blocks agree with the plain sum over their values", "", float, double) {
+  context ctx;
+  for (const dtype type : {dtype::q8_0, dtype::q4_0, dtype::nf4})
+    for (form f : {form::nt, form::nn})
+      for (index_t n : {1, 2, 4, 7, 8, 9, 33, 65})
+        for (index_t m : {7, 8, 31, 50, 145})  // one sum alone may cancel to less than its rounding
+          for (index_t k : {1, 31, 32, 33, 64, 97, 400, 800}) {
+            const auto [a, b] = operands<TestType>(f, n, m, k);
+            const auto blocks = convert_array(frozen_array(b.clone()), type);
+            auto c = random_tensor<TestType, 2>({n, m}, 3);
+            const kernel::product_scale s{-0.5, k == 64 ? 0.25 : 0};
+            const auto expected = plain_product(f, a, blocks.template to_tensor<TestType, 2>(), c, s);
+            if (f == form::nt) kernel::matmul_nt<TestType>(ctx, a, blocks.matrix(), c, s);
+            else kernel::matmul_nn<TestType>(ctx, a, blocks.matrix(), c, s);
+            INFO(name_of(type) << " form " << static_cast<int>(f) << " n " << n << " m " << m << " k " << k);
+            REQUIRE(test::near(c, expected, test::tolerance<TestType>(k)));
+          }
 }
 
 TEST_CASE("strided operands need only contiguous rows") {

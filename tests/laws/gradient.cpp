@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The gradient law: the rule of every operation equals central differences, in double, on the code that ships.
+#include <algorithm>
 #include <cmath>
 #include <functional>
 #include <string>
@@ -7,6 +8,7 @@
 
 #include "graft/autograd/checkpoint.hpp"
 #include "graft/autograd/custom.hpp"
+#include "graft/core/quantize.hpp"
 #include "graft/core/thread_pool.hpp"
 #include "graft/ops/attention.hpp"
 #include "graft/ops/elementwise.hpp"
@@ -75,6 +77,16 @@ const std::vector<op_case> every_op{
        auto& x = p.matrix(7, 20);
        const auto w = test::random_tensor<double, 2>({30, 20}, 5);
        return p.gradient_error(c, [&](t64& t) { return weigh(t, linear(t, t.leaf(x), matrix_ref(w.view()))); });
+     }},
+    {"linear with a frozen weight in blocks", [](context& c) {
+       double worst = 0;
+       for (const dtype type : {dtype::q8_0, dtype::q4_0, dtype::nf4}) {
+         test::leaves p;
+         auto& x = p.matrix(7, 20);
+         const auto w = convert_array(frozen_array(test::random_tensor<double, 2>({30, 20}, 5)), type);
+         worst = std::max(worst, p.gradient_error(c, [&](t64& t) { return weigh(t, linear(t, t.leaf(x), w.matrix())); }));
+       }
+       return worst;
      }},
     {"add_bias", [](context& c) {
        test::leaves p;
@@ -175,6 +187,16 @@ const std::vector<op_case> every_op{
        test::leaves p;
        auto& x = p.matrix(7, 5);
        return p.gradient_error(c, [&](t64& t) { return cross_entropy(t, t.leaf(x), labels); });
+     }},
+    {"linear_cross_entropy with a frozen weight in blocks", [](context& c) {
+       double worst = 0;
+       for (const dtype type : {dtype::q8_0, dtype::q4_0, dtype::nf4}) {
+         test::leaves p;
+         auto& x = p.matrix(7, 20);
+         const auto w = convert_array(frozen_array(test::random_tensor<double, 2>({5, 20}, 5)), type);
+         worst = std::max(worst, p.gradient_error(c, [&](t64& t) { return linear_cross_entropy(t, t.leaf(x), w.matrix(), labels); }));
+       }
+       return worst;
      }},
     {"linear_cross_entropy", [](context& c) {
        test::leaves p;

@@ -80,3 +80,46 @@ TEST_CASE("merging empties the slots, and detaching brings the base back") {
   CHECK(detach(model) == 21);
   CHECK(test::equal_bits(logits(model), base));
 }
+
+TEST_CASE("merging into weights in blocks stores them again and says what that lost") {
+  context ctx;
+  const auto batch = test::random_batch({9});
+  const auto logits = [&](llama<float>& m) {
+    tape<float> t(ctx, recording::off);
+    return tensor<float, 2>::copy_of(m.logits(t, batch).value);
+  };
+  for (const dtype type : {dtype::f32, dtype::q8_0, dtype::q4_0, dtype::nf4}) {
+    auto model = test::small_llama<float>();
+    store_weights_as(model, type);
+    attach(model, all_linear(), lora_options{.rank = 2});
+    test::disturb_adapters(model);
+    const auto adapted = logits(model);
+    auto dense = replicate(model), same = replicate(model), wide = replicate(model);
+    CHECK(merge_adapters(dense) == 21);
+    const auto report = merge_adapters(same, merge_options{});
+    const auto as_bf16 = merge_adapters(wide, {.type = dtype::bf16});
+    REQUIRE((report.layers.size() == 21 && as_bf16.layers.size() == 21));
+    CHECK(test::near(logits(dense), adapted, 1e-4));
+    auto rounded = replicate(dense);
+    store_weights_as(rounded, dtype::bf16, below("model.layers"));
+    CHECK(test::equal_bits(logits(wide), logits(rounded)));
+    CHECK(report.layers[0].path == "model.layers.0.self_attn.q_proj");
+    CHECK((report.layers[0].type == type && as_bf16.layers[0].type == dtype::bf16));
+    const auto& now = same.model.layers[0].self_attn.q_proj;
+    CHECK((now.weight.type() == type && now.adapters.empty() && trainable(same).empty()));
+    // The figure, by hand.
+    const auto exact = dense.model.layers[0].self_attn.q_proj.weight.view();
+    const auto stored = now.weight.share().to_tensor<float, 2>();
+    double lost = 0, size = 0;
+    for (index_t i = 0; i < stored.size(); ++i) {
+      lost += std::pow(static_cast<double>(stored.data()[i]) - static_cast<double>(exact.data[i]), 2);
+      size += std::pow(static_cast<double>(exact.data[i]), 2);
+    }
+    CHECK(report.layers[0].relative_error == Approx(std::sqrt(lost / size)));
+    const double least = type == dtype::f32 ? 0 : type == dtype::q8_0 ? 1e-3 : 2e-2;
+    CHECK((report.worst() >= least && report.worst() <= (type == dtype::f32 ? 0 : 8 * least)));
+    CHECK((as_bf16.worst() > 1e-4 && as_bf16.worst() <= 0x1p-8));
+    CHECK_THROWS_WITH(merge_adapters(model, {.type = dtype::i8}), "merge_adapters: i8 is not one of f32, bf16, f16, q8_0, q4_0, nf4");
+    CHECK(test::equal_bits(logits(model), adapted));
+  }
+}

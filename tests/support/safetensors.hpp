@@ -40,7 +40,7 @@ inline bool refused_or_consistent(std::span<const std::byte> file) {
   std::size_t bytes = 0;
   for (const auto& [name, a] : seen.items) {
     if (a.bytes.data() < file.data() + 8 || a.bytes.data() + a.bytes.size() > file.data() + file.size()) return false;
-    if (a.bytes.size() != checked_bytes(a.shape, static_cast<std::size_t>(bytes_of(a.type)))) return false;
+    if (a.bytes.size() != checked_bytes(a.type, a.shape)) return false;
     bytes += a.bytes.size();
   }
   if (bytes > file.size()) return false;  // arrays would overlap

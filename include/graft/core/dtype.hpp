@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Element types: the run-time tag, the two 16-bit storage types and their exact conversions. Read next: core/tensor.hpp.
+// Element types: the run-time tag, the two 16-bit storage types and their exact conversions, and how many bytes arrays of
+// each type take. Read next: core/tensor.hpp; core/blocks.hpp for the block formats.
 #pragma once
 #include <bit>
 #include <cstdint>
@@ -11,7 +12,8 @@
 
 namespace graft {
 
-enum class dtype : std::uint8_t { f64, f32, bf16, f16, i64, i32, i16, i8, u8 };
+/// The last three are block formats, for frozen matrices: neighbours along a row share a scale. See core/blocks.hpp.
+enum class dtype : std::uint8_t { f64, f32, bf16, f16, i64, i32, i16, i8, u8, q8_0, q4_0, nf4 };
 
 /// The upper half of an IEEE binary32. Storage only: convert, never compute in it.
 struct bf16 {
@@ -92,7 +94,11 @@ template <> struct dtype_of<std::uint8_t> { static constexpr dtype value = dtype
 template <class T>
 inline constexpr dtype dtype_of = detail::dtype_of<std::remove_const_t<T>>::value;
 
+/// Whether elements of this type share bytes with their neighbours.
+constexpr bool is_block_format(dtype type) noexcept { return type == dtype::q8_0 || type == dtype::q4_0 || type == dtype::nf4; }
+
 /// Calls f with a null pointer to the element type of `type`, so that generic code can name it: the only dtype switch.
+/// Throws dtype_error for block formats, which have no such type: see visit_blocks().
 template <class F>
 decltype(auto) visit_dtype(dtype type, F&& f) {
   switch (type) {
@@ -105,18 +111,56 @@ decltype(auto) visit_dtype(dtype type, F&& f) {
     case dtype::i16: return f(static_cast<std::int16_t*>(nullptr));
     case dtype::i8: return f(static_cast<std::int8_t*>(nullptr));
     case dtype::u8: return f(static_cast<std::uint8_t*>(nullptr));
+    case dtype::q8_0: throw_error<dtype_error>("elements in blocks of q8_0 cannot be taken one by one: convert them first");
+    case dtype::q4_0: throw_error<dtype_error>("elements in blocks of q4_0 cannot be taken one by one: convert them first");
+    case dtype::nf4: throw_error<dtype_error>("elements in blocks of nf4 cannot be taken one by one: convert them first");
   }
   throw_error<dtype_error>("unknown element type ", static_cast<int>(type));
 }
 
-constexpr index_t bytes_of(dtype type) noexcept {
+/// How many neighbours along a row are stored together, and in how many bytes: (1, its size) for plain types.
+struct block_layout {
+  index_t count, bytes;
+};
+constexpr block_layout layout_of(dtype type) noexcept {
   switch (type) {
-    case dtype::f64: case dtype::i64: return 8;
-    case dtype::f32: case dtype::i32: return 4;
-    case dtype::bf16: case dtype::f16: case dtype::i16: return 2;
-    case dtype::i8: case dtype::u8: return 1;
+    case dtype::f64: case dtype::i64: return {1, 8};
+    case dtype::f32: case dtype::i32: return {1, 4};
+    case dtype::bf16: case dtype::f16: case dtype::i16: return {1, 2};
+    case dtype::i8: case dtype::u8: return {1, 1};
+    case dtype::q8_0: return {32, 34};
+    case dtype::q4_0: return {32, 18};
+    case dtype::nf4: return {64, 36};
   }
-  return 0;
+  return {1, 0};
+}
+
+/// Bytes of one element; 0 for block formats, where only rows have a size.
+constexpr index_t bytes_of(dtype type) noexcept { return is_block_format(type) ? 0 : layout_of(type).bytes; }
+
+/// The addresses that data of this type may have are multiples of this.
+constexpr index_t alignment_of(dtype type) noexcept {
+  return type == dtype::nf4 ? 4 : is_block_format(type) ? 2 : bytes_of(type);
+}
+
+/// Bytes of a row: whole blocks, the last one filled up with zeros.
+constexpr index_t row_bytes(dtype type, index_t columns) noexcept {
+  const block_layout b = layout_of(type);
+  return (columns / b.count + (columns % b.count != 0)) * b.bytes;
+}
+
+/// Bytes of a contiguous array; rows run along the last axis. Not checked: shapes from files go through checked_bytes().
+constexpr index_t array_bytes(dtype type, std::span<const index_t> shape) noexcept {
+  return shape.empty() ? row_bytes(type, 1) : volume(shape.first(shape.size() - 1)) * row_bytes(type, shape.back());
+}
+
+/// The same. Throws shape_error on a negative extent or an overflow.
+inline std::size_t checked_bytes(dtype type, std::span<const index_t> shape) {
+  if (!is_block_format(type)) return checked_bytes(shape, static_cast<std::size_t>(bytes_of(type)));
+  if (shape.empty()) return static_cast<std::size_t>(row_bytes(type, 1));
+  checked_bytes(shape, 2);  // the number of values, and below that of one row, must have room to spare for what follows
+  checked_bytes(shape.last(1), 2);
+  return checked_bytes(shape.first(shape.size() - 1), static_cast<std::size_t>(row_bytes(type, shape.back())));
 }
 
 constexpr std::string_view name_of(dtype type) noexcept {
@@ -130,6 +174,9 @@ constexpr std::string_view name_of(dtype type) noexcept {
     case dtype::i16: return "i16";
     case dtype::i8: return "i8";
     case dtype::u8: return "u8";
+    case dtype::q8_0: return "q8_0";
+    case dtype::q4_0: return "q4_0";
+    case dtype::nf4: return "nf4";
   }
   return "?";
 }

@@ -7,12 +7,14 @@
 #include <span>
 #include <utility>
 
+#include "graft/core/blocks.hpp"
 #include "graft/core/dtype.hpp"
 #include "graft/core/tensor.hpp"
 
 namespace graft {
 
-/// A matrix whose element type is known at run time. Non-owning; rows are `row_bytes` apart and may be unaligned.
+/// A matrix whose element type is known at run time. Non-owning; rows are `row_bytes` apart and may be unaligned. In a block
+/// format `cols` counts values, and rows are whole blocks.
 struct matrix_ref {
   dtype type = dtype::f32;
   const std::byte* data = nullptr;
@@ -20,7 +22,7 @@ struct matrix_ref {
 
   matrix_ref() = default;
   matrix_ref(dtype t, const std::byte* first, index_t r, index_t c)
-      : type(t), data(first), rows(r), cols(c), row_bytes(c * bytes_of(t)) {}
+      : type(t), data(first), rows(r), cols(c), row_bytes(graft::row_bytes(t, c)) {}
 
   template <class T>
     requires(!std::is_same_v<std::remove_const_t<T>, std::byte>)
@@ -34,8 +36,15 @@ struct matrix_ref {
   }
 };
 
-/// Calls f with a tensor_view<const E, 2> of the matrix's own element type E, one of the floating-point types.
-/// Throws dtype_error for integers.
+/// A matrix in the block format B, seen as such.
+template <block_format B>
+block_view<B> block_matrix(const matrix_ref& m) {
+  GRAFT_ASSERT(m.type == dtype_of<B> && m.row_bytes % static_cast<index_t>(sizeof(B)) == 0);
+  return {{reinterpret_cast<const B*>(m.data)}, {m.rows, m.cols}, {m.row_bytes / static_cast<index_t>(sizeof(B)) * B::count, 1}};
+}
+
+/// Calls f with a tensor_view<const E, 2> of the matrix's own element type E, one of the floating-point types, or with a
+/// block_view<B> of its block format. Throws dtype_error for integers.
 template <class F>
 decltype(auto) visit_matrix(const matrix_ref& m, F&& f) {
   const auto as = [&]<class E>(E*) -> decltype(auto) {
@@ -47,11 +56,15 @@ decltype(auto) visit_matrix(const matrix_ref& m, F&& f) {
     case dtype::f32: return as(static_cast<float*>(nullptr));
     case dtype::bf16: return as(static_cast<bf16*>(nullptr));
     case dtype::f16: return as(static_cast<f16*>(nullptr));
+    case dtype::q8_0: return f(block_matrix<q8_0_block>(m));
+    case dtype::q4_0: return f(block_matrix<q4_0_block>(m));
+    case dtype::nf4: return f(block_matrix<nf4_block>(m));
     default: throw_error<dtype_error>("a weight matrix cannot hold elements of type ", name_of(m.type));
   }
 }
 
-/// Copies `count` elements of type `type` at `from`, which may be unaligned, converting each to T.
+/// Copies `count` elements of type `type` at `from`, which may be unaligned, converting each to T. Throws dtype_error for
+/// block formats: see convert_array().
 template <class T>
 void convert_elements(dtype type, const std::byte* from, index_t count, T* to) {
   visit_dtype(type, [&]<class E>(E*) {
@@ -64,6 +77,22 @@ void convert_elements(dtype type, const std::byte* from, index_t count, T* to) {
         to[i] = convert<T>(e);
       }
     }
+  });
+}
+
+/// The values of a contiguous array in any format, as T, one after another. The bytes may be unaligned.
+template <class T>
+void convert_array(dtype type, std::span<const index_t> shape, const std::byte* from, T* to) {
+  if (!is_block_format(type)) return convert_elements(type, from, volume(shape), to);
+  const index_t columns = shape.empty() ? 1 : shape.back();
+  if (volume(shape) == 0) return;
+  visit_blocks(type, [&]<class B>(B*) {
+    for (index_t rows = volume(shape) / columns; rows > 0; --rows)
+      for (index_t first = 0; first < columns; first += B::count, from += sizeof(B)) {
+        B b;
+        __builtin_memcpy(&b, from, sizeof b);
+        for (index_t i = 0; i < B::count && first + i < columns; ++i) *to++ = convert<T>(value_at(b, i));
+      }
   });
 }
 
@@ -91,7 +120,7 @@ class frozen_array {
   std::span<const index_t> shape() const noexcept { return {shape_.data(), rank_}; }
   index_t size() const noexcept { return volume(shape()); }
   std::span<const std::byte> bytes() const noexcept {
-    return {data_, data_ == nullptr ? 0 : static_cast<std::size_t>(size() * bytes_of(type_))};
+    return {data_, data_ == nullptr ? 0 : static_cast<std::size_t>(array_bytes(type_, shape()))};
   }
 
   /// As a matrix. Rank 2 only.
@@ -121,7 +150,7 @@ class frozen_array {
     extents<Rank> s;
     for (std::size_t i = 0; i < Rank; ++i) s[i] = shape_[i];
     tensor<T, Rank> t(s);
-    convert_elements(type_, data_, size(), t.data());
+    convert_array(type_, shape(), data_, t.data());
     return t;
   }
 

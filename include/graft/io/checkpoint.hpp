@@ -164,7 +164,7 @@ class checkpoint_files {
     if (a.shape.size() > max_rank)
       throw_error<shape_error>("checkpoint \"", where_.string(), "\": tensor ", detail::in_quotes(name), " of shape ",
                                to_string(a.shape), " has more than ", max_rank, " dimensions");
-    if (reinterpret_cast<std::uintptr_t>(a.bytes.data()) % static_cast<std::size_t>(bytes_of(a.type)) == 0)
+    if (reinterpret_cast<std::uintptr_t>(a.bytes.data()) % static_cast<std::size_t>(alignment_of(a.type)) == 0)
       return {a.type, a.shape, a.bytes.data(), owners_[i]};
     auto copy = std::make_shared<tensor<std::byte, 1>>(extents<1>{std::ssize(a.bytes)});
     std::copy(a.bytes.begin(), a.bytes.end(), copy->data());

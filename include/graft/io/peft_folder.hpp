@@ -174,8 +174,8 @@ void load_peft(M& model, const std::filesystem::path& folder, const load_peft_op
         break;
       }
     lora<T> l(layer.inputs(), layer.outputs(), options, random_stream(0).substream(layer_path));
-    convert_elements(a->type, a->bytes.data(), a->size(), l.a.weight.value().data());
-    convert_elements(b->type, b->bytes.data(), b->size(), l.b.weight.value().data());
+    convert_array(a->type, a->shape, a->bytes.data(), l.a.weight.value().data());
+    convert_array(b->type, b->shape, b->bytes.data(), l.b.weight.value().data());
     made.emplace(layer_path, std::move(l));
   });
   for (const auto& [layer_path, unused] : arrays.factors)

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // safetensors: named arrays as bytes. Viewed in place, copied out, or written; everything is checked before it is used.
+// Arrays in block formats are written as tensors of bytes that the metadata explains, and read back as what they were.
 // Read next: io/checkpoint.hpp.
 #pragma once
 #include <algorithm>
@@ -15,6 +16,7 @@
 #include <vector>
 
 #include "graft/io/atomic_file.hpp"
+#include "graft/io/detail/block_tensors.hpp"
 #include "graft/io/detail/json_text.hpp"
 #include "graft/io/detail/safetensors_header.hpp"
 #include "graft/io/mapped_file.hpp"
@@ -27,7 +29,7 @@ static_assert(std::endian::native == std::endian::little, "graft: safetensors da
 /// What a file holds, looked at where it is: valid as long as the bytes are. Data may be unaligned.
 struct safetensors_view {
   records<array_ref> items;       ///< in the order of their data in the file
-  records<std::string> metadata;  ///< in the order of the header
+  records<std::string> metadata;  ///< in the order of the header, without what explains block formats
   records<std::string> foreign;   ///< tensors that were set aside, and their element types
 };
 
@@ -39,7 +41,8 @@ enum class foreign_types {
 
 /// Checks a whole file and names its arrays without copying them. `name` stands for the file in errors. Cost: that of
 /// the header; data is not touched. Throws format_error for whatever breaks the format: sizes, offsets that overlap or
-/// leave holes, data cut short or too long, JSON that is not strict, a name that appears twice.
+/// leave holes, data cut short or too long, JSON that is not strict, a name that appears twice; and for metadata that
+/// explains blocks which are not there, or whose rows have other sizes.
 safetensors_view view_safetensors(std::span<const std::byte> file, std::string_view name,
                                   foreign_types foreign = foreign_types::refuse);
 
@@ -52,7 +55,7 @@ state_dict load_safetensors(const std::filesystem::path& path);
 /// The bytes of a file that holds these arrays: sorted by element type, then name, so that each is aligned and the same
 /// state gives the same bytes. Metadata keeps its order; programs that load weights often want {"format", "pt"} in it.
 /// Throws shape_error when an array has not the bytes of its shape, format_error for a name that appears twice, is not
-/// UTF-8 or is "__metadata__", and for a header beyond the format's limits.
+/// UTF-8 or is "__metadata__", for metadata that begins with "graft.blocks/", and for a header beyond the format's limits.
 std::vector<std::byte> to_safetensors(const records<array_ref>& items, const records<std::string>& metadata = {});
 std::vector<std::byte> to_safetensors(const state_dict& state);
 
@@ -113,11 +116,12 @@ inline safetensors_parts split_safetensors(std::span<const std::byte> file, std:
 // What a writer puts where: the file's first bytes, then the arrays in this order.
 struct safetensors_plan {
   std::string head;
-  std::vector<const std::pair<std::string, array_ref>*> items;
+  records<array_ref> items;  // blocks as bytes
   std::size_t data_bytes = 0;
 };
 
 inline std::size_t safetensors_rank(dtype type) {  // in the order of writing
+  if (is_block_format(type)) type = dtype::u8;
   std::size_t rank = 0;
   while (safetensors_types[rank].type != type) ++rank;
   return rank;
@@ -128,7 +132,9 @@ inline void check_writable(const std::string& name, const array_ref& a) {
   if (a.shape.size() > safetensors_rank_limit)
     throw_error<format_error>("safetensors: tensor ", in_quotes(name), " has ", a.shape.size(),
                               " dimensions, more than ", safetensors_rank_limit);
-  const std::size_t bytes = checked_bytes(a.shape, static_cast<std::size_t>(bytes_of(a.type)));
+  if (is_block_format(a.type) && a.shape.empty())
+    throw_error<format_error>("safetensors: tensor ", in_quotes(name), " of type ", name_of(a.type), " has no rows");
+  const std::size_t bytes = checked_bytes(a.type, a.shape);
   if (bytes != a.bytes.size())
     throw_error<shape_error>("safetensors: tensor ", in_quotes(name), " of shape ", to_string(a.shape), " and type ",
                              name_of(a.type), " takes ", bytes, " bytes, but has ", a.bytes.size());
@@ -142,18 +148,25 @@ inline std::string entry_text(const std::string& name, const array_ref& a, std::
   return text += concat("],\"data_offsets\":[", begin, ',', begin + a.bytes.size(), "]}");
 }
 
-inline safetensors_plan plan_safetensors(const records<array_ref>& items, const records<std::string>& metadata) {
+inline safetensors_plan plan_safetensors(const records<array_ref>& items, records<std::string> metadata) {
   check_distinct(items, "safetensors", "tensor");
   check_distinct(metadata, "safetensors", "metadata");
+  for (const auto& [key, value] : metadata)
+    if (key.starts_with(blocks_key)) throw_error<format_error>("safetensors: metadata ", in_quotes(key), " is reserved");
   safetensors_plan plan;
-  for (const auto& item : items) {
-    check_writable(item.first, item.second);
-    plan.items.push_back(&item);
-  }
-  std::sort(plan.items.begin(), plan.items.end(), [](const auto* a, const auto* b) {
-    const std::size_t rank = safetensors_rank(a->second.type), other = safetensors_rank(b->second.type);
-    return rank != other ? rank < other : a->first < b->first;
+  for (const auto& [name, a] : items) check_writable(name, a);
+  plan.items = items;
+  std::sort(plan.items.begin(), plan.items.end(), [](const auto& a, const auto& b) {
+    const auto place = [](const auto& item) {  // blocks before other bytes, the widest first: they too are aligned
+      return std::tuple(safetensors_rank(item.second.type), -alignment_of(item.second.type), std::string_view(item.first));
+    };
+    return place(a) < place(b);
   });
+  for (auto& [name, a] : plan.items)
+    if (is_block_format(a.type)) {
+      metadata.push_back(blocks_entry(name, a));
+      a = as_bytes(std::move(a));
+    }
   std::string text = "{";
   if (!metadata.empty()) {
     text += "\"__metadata__\":{";
@@ -161,9 +174,9 @@ inline safetensors_plan plan_safetensors(const records<array_ref>& items, const 
     text.back() = '}';
     text += ',';
   }
-  for (const auto* item : plan.items) {
-    text += concat(entry_text(item->first, item->second, plan.data_bytes), ',');
-    plan.data_bytes += item->second.bytes.size();
+  for (const auto& [name, a] : plan.items) {
+    text += concat(entry_text(name, a, plan.data_bytes), ',');
+    plan.data_bytes += a.bytes.size();
   }
   if (text.size() > 1) text.pop_back();  // the last comma
   text += '}';
@@ -178,7 +191,7 @@ inline safetensors_plan plan_safetensors(const records<array_ref>& items, const 
 
 inline void write_safetensors(const safetensors_plan& plan, byte_sink sink) {
   sink(std::as_bytes(std::span(plan.head)));
-  for (const auto* item : plan.items) sink(item->second.bytes);
+  for (const auto& [name, a] : plan.items) sink(a.bytes);
 }
 
 }  // namespace detail
@@ -205,6 +218,7 @@ inline safetensors_view view_safetensors(std::span<const std::byte> file, std::s
       throw_error<dtype_error>(name, ": tensor ", detail::in_quotes(e.name), " has unsupported dtype ", e.type->name);
     }
   }
+  detail::open_blocks(view.items, view.metadata, name);
   return view;
 }
 

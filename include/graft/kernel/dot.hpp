@@ -4,28 +4,25 @@
 #pragma once
 #include "graft/core/context.hpp"
 #include "graft/core/tensor.hpp"
-#include "graft/simd/convert.hpp"
+#include "graft/simd/blocks.hpp"
 
 namespace graft::kernel {
 
 namespace detail {
 
-/// out[r * Few + f] = sum over k of s[r][k] f[f][k]. FromMemory: asks for the rows behind these while it reads them.
-template <int Rows, int Few, class T, class Arch, bool FromMemory = false, class E>
-__attribute__((noinline)) void dot_block(index_t depth, const E* s, index_t row_step, const T* const (&few)[Few], T* out) {
+/// acc[r * Few + f] += s[r][k] f[f][k] over k, where rows are stored value by value. FromMemory: asks for the rows behind these
+/// while it reads them.
+template <int Rows, int Few, class T, class Arch, bool FromMemory, class P>
+GRAFT_INLINE void add_products(index_t depth, P s, index_t row_step, const T* const (&few)[Few], simd::batch<T, Arch> (&acc)[Rows * Few]) {
   using batch = simd::batch<T, Arch>;
   constexpr index_t w = simd::width<T, Arch>;
-  constexpr int count = Rows * Few;
-  batch acc[count];
-  GRAFT_UNROLL
-  for (int i = 0; i < count; ++i) acc[i] = batch(T(0));
   index_t k = 0;
   const auto step = [&](auto load_s, auto load_f) __attribute__((always_inline)) {
     batch sv[Rows];
     GRAFT_UNROLL
     for (int r = 0; r < Rows; ++r) {
       if constexpr (FromMemory) simd::prefetch_far(s + (r + Rows) * row_step + k);
-      sv[r] = load_s(s + r * row_step + k);
+      sv[r] = load_s(s + (r * row_step + k));
     }
     GRAFT_UNROLL
     for (int f = 0; f < Few; ++f) {
@@ -35,10 +32,60 @@ __attribute__((noinline)) void dot_block(index_t depth, const E* s, index_t row_
     }
   };
   for (; k + w <= depth; k += w)
-    step([](const E* p) { return simd::load_as<T, Arch>(p); }, [](const T* p) { return simd::load<T, Arch>(p); });
+    step([](P p) { return simd::load_as<T, Arch>(p); }, [](const T* p) { return simd::load<T, Arch>(p); });
   if (const index_t rest = depth - k; rest != 0)
-    step([rest](const E* p) { return simd::load_partial_as<T, Arch>(p, rest); },
+    step([rest](P p) { return simd::load_partial_as<T, Arch>(p, rest); },
          [rest](const T* p) { return simd::load_partial<T, Arch>(p, rest); });
+}
+
+/// The same where rows are blocks: two vectors at a time, so that their scale is decoded once, as far as blocks are whole. The
+/// last is decoded with what fills it up, against zeros.
+template <int Rows, int Few, class Arch, class B>
+GRAFT_INLINE void add_block_products(index_t depth, block_pointer<B> s, index_t row_step, const float* const (&few)[Few],
+                                     simd::batch<float, Arch> (&acc)[Rows * Few]) {
+  constexpr index_t w = simd::width<float, Arch>;
+  const B* at = &s.block();
+  const index_t step = row_step / B::count, whole = depth / B::count * B::count;
+  for (index_t k = 0; k < whole; ++at)
+    for (index_t v = 0; v < B::count; v += 2 * w, k += 2 * w) {
+      GRAFT_UNROLL
+      for (int r = 0; r < Rows; ++r) {
+        simd::prefetch_far(at + (r + Rows) * step);
+        const auto first = simd::decode<Arch>(at[r * step], v), second = simd::decode<Arch>(at[r * step], v + w);
+        GRAFT_UNROLL
+        for (int f = 0; f < Few; ++f) {
+          auto& sum = acc[r * Few + f];
+          sum = simd::fma(first, simd::load<float, Arch>(few[f] + k), sum);
+          sum = simd::fma(second, simd::load<float, Arch>(few[f] + k + w), sum);
+        }
+      }
+    }
+  for (index_t k = whole; k < depth; k += w) {
+    const index_t rest = depth - k < w ? depth - k : w;
+    GRAFT_UNROLL
+    for (int r = 0; r < Rows; ++r) {
+      const auto v = simd::decode<Arch>(at[r * step], k - whole);
+      GRAFT_UNROLL
+      for (int f = 0; f < Few; ++f) acc[r * Few + f] = simd::fma(v, simd::load_partial<float, Arch>(few[f] + k, rest), acc[r * Few + f]);
+    }
+  }
+}
+
+/// Whether P points at blocks that are decoded straight into vectors of T.
+template <class T, class P>
+inline constexpr bool reads_blocks = std::same_as<T, float> && !std::is_pointer_v<P>;
+
+/// out[r * Few + f] = sum over k of s[r][k] f[f][k]. Each sum is taken in one accumulator, in the order of k, whatever the
+/// storage: equal values give equal bits.
+template <int Rows, int Few, class T, class Arch, bool FromMemory = false, class P>
+__attribute__((noinline)) void dot_block(index_t depth, P s, index_t row_step, const T* const (&few)[Few], T* out) {
+  using batch = simd::batch<T, Arch>;
+  constexpr int count = Rows * Few;
+  batch acc[count];
+  GRAFT_UNROLL
+  for (int i = 0; i < count; ++i) acc[i] = batch(T(0));
+  if constexpr (reads_blocks<T, P>) add_block_products<Rows, Few, Arch>(depth, s, row_step, few, acc);
+  else add_products<Rows, Few, T, Arch, FromMemory>(depth, s, row_step, few, acc);
   constexpr int together = count % 8 == 0 ? 8 : count;  // sums that share one reduction tree
   GRAFT_UNROLL
   for (int g = 0; g < count; g += together) {
@@ -56,13 +103,14 @@ inline constexpr int dot_rows = simd::registers == 32 ? (Few == 1 ? 8 : Few == 2
 }  // namespace detail
 
 /// out(r, f) = alpha * sum over k of s(r, k) few(f, k) + beta * out(r, f), for at most eight rows of `few`.
-/// s: (N, K) in any storage type, rows contiguous; few: (F, K), F <= 8; out: (N, F), any strides. Streams s once.
-template <class T, class Arch = simd::default_arch, class E>
-void dot_product(context& ctx, tensor_view<const E, 2> s, tensor_view<const T, 2> few, tensor_view<T, 2> out, T alpha,
-                 T beta) {
+/// s: (N, K), a tensor_view of any storage type with contiguous rows or a block_view; few: (F, K), F <= 8; out: (N, F), any
+/// strides. Streams s once.
+template <class T, class Arch = simd::default_arch, class View>
+void dot_product(context& ctx, View s, tensor_view<const T, 2> few, tensor_view<T, 2> out, T alpha, T beta) {
   GRAFT_ASSERT(few.shape[0] <= 8 && few.shape[1] == s.shape[1]);
+  using P = stored_pointer<typename View::value_type>;
   const index_t depth = s.shape[1];
-  const index_t bytes = s.shape[0] * depth * static_cast<index_t>(sizeof(E));
+  const index_t bytes = s.shape[0] * row_bytes(dtype_of<typename View::value_type>, depth);
   const bool from_memory = bytes > (index_t{1} << 20);  // beyond the second-level cache
   const auto run = [&]<int Few>(std::integral_constant<int, Few>) {
     constexpr int rows = detail::dot_rows<Few>;
@@ -72,9 +120,9 @@ void dot_product(context& ctx, tensor_view<const E, 2> s, tensor_view<const T, 2
     ctx.executor().parallel_for(s.shape[0], grain, [&](index_t first, index_t last) {
       const auto block = [&]<int Rows>(index_t r, std::integral_constant<int, Rows>) {
         alignas(64) T sums[Rows * Few];
-        const auto compute = from_memory ? detail::dot_block<Rows, Few, T, Arch, (Few > 1), E>  // one alone: costs more than it gains
-                                         : detail::dot_block<Rows, Few, T, Arch, false, E>;
-        compute(depth, s.data + r * s.stride[0], s.stride[0], vectors, sums);
+        constexpr bool asks = Few > 1 && !detail::reads_blocks<T, P>;  // one vector: it costs more than it gains; blocks always ask
+        const auto compute = from_memory ? detail::dot_block<Rows, Few, T, Arch, asks, P> : detail::dot_block<Rows, Few, T, Arch, false, P>;
+        compute(depth, P(s.data) + r * s.stride[0], s.stride[0], vectors, sums);
         for (int i = 0; i < Rows; ++i)
           for (index_t f = 0; f < few.shape[0]; ++f) {
             T& to = out(r + i, f);

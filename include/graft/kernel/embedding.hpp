@@ -6,15 +6,15 @@
 
 #include "graft/core/context.hpp"
 #include "graft/core/frozen_array.hpp"
-#include "graft/simd/convert.hpp"
+#include "graft/simd/blocks.hpp"
 
 namespace graft::kernel {
 
 namespace detail {
 
-/// y = x + beta y over n elements, x converted from its storage type. With beta = 0 the old y is not read.
-template <class T, class Arch, class E>
-GRAFT_INLINE void blend_row(index_t n, const E* x, T beta, T* y) {
+/// y = x + beta y over n values, x converted from its storage type, which P points to. With beta = 0 the old y is not read.
+template <class T, class Arch, class P>
+GRAFT_INLINE void blend_row(index_t n, P x, T beta, T* y) {
   constexpr index_t w = simd::width<T, Arch>;
   const simd::batch<T, Arch> keep(beta);
   index_t c = 0;
@@ -32,11 +32,11 @@ GRAFT_INLINE void blend_row(index_t n, const E* x, T beta, T* y) {
 
 }  // namespace detail
 
-/// y(n, .) = table(ids[n], .) + beta y(n, .), converting from the table's storage type. Shapes: table (V, C), y (N, C)
+/// y(n, .) = table(ids[n], .) + beta y(n, .), converting from the table's storage type or block format. Shapes: table (V, C), y (N, C)
 /// contiguous; ids below V.
 template <class T, class Arch = simd::default_arch>
 void gather_rows(context& ctx, const matrix_ref& table, const std::int32_t* ids, index_t rows, T* y, T beta) {
-  visit_matrix(table, [&]<class E>(tensor_view<const E, 2> from) {
+  visit_matrix(table, [&](auto from) {
     const index_t columns = from.shape[1];
     ctx.executor().parallel_for(rows, 1 + 8192 / (columns + 1), [&](index_t first, index_t last) {
       for (index_t n = first; n < last; ++n) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Dense matrix products in the three forms a linear layer needs: forward (nt), input gradient (nn), weight gradient (tn).
-// Weights are read raw, row-major, in any floating-point storage type. Read next: kernel/panel.hpp for how.
+// Weights are read raw, row-major, in any floating-point storage type or block format. Read next: kernel/panel.hpp for how.
 #pragma once
 #include "graft/core/context.hpp"
 #include "graft/core/frozen_array.hpp"
@@ -154,7 +154,7 @@ struct turned_columns {
 template <class T, class Arch, class E>
 struct row_panels {
   static constexpr bool across_rows = false;
-  tensor_view<const E, 2> w;
+  stored_view<E> w;
 
   panel_view<T> operator()(index_t j, index_t count, index_t k, index_t steps, T* scratch) const {
     const index_t ld = padded<T, Arch>(count);
@@ -167,11 +167,11 @@ struct row_panels {
 template <class T, class Arch, class E>
 struct column_panels {
   static constexpr bool across_rows = true;
-  tensor_view<const E, 2> w;
+  stored_view<E> w;
   bool reused;
 
   panel_view<T> operator()(index_t j, index_t count, index_t k, index_t steps, T* scratch) const {
-    const E* from = w.data + k * w.stride[0] + j;
+    const auto from = w.data + k * w.stride[0] + j;
     if constexpr (std::is_same_v<T, E>)
       if (!reused && count % simd::width<T, Arch> == 0)
         return {from, w.stride[0], {from + count, w.stride[0], j + count < w.shape[1] ? steps : 0}};
@@ -181,7 +181,7 @@ struct column_panels {
   }
 };
 
-/// Calls f with the matrix seen as elements of T, bf16 or f16. Throws dtype_error for other storage types.
+/// Calls f with the matrix seen as elements of T, bf16 or f16, or as blocks. Throws dtype_error for other storage types.
 template <class T, class F>
 void visit_storage(const matrix_ref& m, F&& f) {
   const auto as = [&]<class E>(E*) {
@@ -191,6 +191,7 @@ void visit_storage(const matrix_ref& m, F&& f) {
   if (m.type == dtype_of<T>) return as(static_cast<T*>(nullptr));
   if (m.type == dtype::bf16) return as(static_cast<bf16*>(nullptr));
   if (m.type == dtype::f16) return as(static_cast<f16*>(nullptr));
+  if (is_block_format(m.type)) return visit_blocks(m.type, [&]<class B>(B*) { f(block_matrix<B>(m)); });
   throw_error<dtype_error>("a ", name_of(m.type), " matrix cannot be multiplied in ", name_of(dtype_of<T>),
                            ": convert it first");
 }
@@ -198,7 +199,7 @@ void visit_storage(const matrix_ref& m, F&& f) {
 }  // namespace detail
 
 /// y = x w^T, and with a term x w^T + left right^T. Shapes: x (N, K), w (M, K) -> y (N, M). Cost: 2 N M (K + R) flops.
-/// w: T, bf16 or f16, decoded as it is packed.
+/// w: T, bf16, f16 or a block format, decoded as it is packed.
 template <class T, class Arch = simd::default_arch>
 void matmul_nt(context& ctx, tensor_view<const T, 2> x, matrix_ref w, tensor_view<T, 2> y, product_scale scale = {},
                low_rank_term<std::type_identity_t<T>> term = {}) {
@@ -211,7 +212,8 @@ void matmul_nt(context& ctx, tensor_view<const T, 2> x, matrix_ref w, tensor_vie
     matmul_nt<T, Arch>(ctx, x, w, y, scale);
     return matmul_nt<T, Arch>(ctx, term.left, term.right, y, {scale.alpha, 1});
   }
-  visit_storage<T>(w, [&]<class E>(tensor_view<const E, 2> weights) {
+  visit_storage<T>(w, [&](auto weights) {
+    using E = typename decltype(weights)::value_type;
     if (n <= 8) return dot_product<T, Arch>(ctx, weights, x, y.transpose(), alpha, beta);
     if constexpr (std::is_same_v<T, E>) {
       if (m <= 8) return dot_product<T, Arch>(ctx, x, weights, y, alpha, beta);
@@ -224,7 +226,7 @@ void matmul_nt(context& ctx, tensor_view<const T, 2> x, matrix_ref w, tensor_vie
 }
 
 /// y = x w, and with a term x w + left right. Shapes: x (N, K), w (K, M) -> y (N, M). Cost: 2 N M (K + R) flops.
-/// w: T, bf16 or f16.
+/// w: T, bf16, f16 or a block format.
 template <class T, class Arch = simd::default_arch>
 void matmul_nn(context& ctx, tensor_view<const T, 2> x, matrix_ref w, tensor_view<T, 2> y, product_scale scale = {},
                low_rank_term<std::type_identity_t<T>> term = {}) {
@@ -236,7 +238,8 @@ void matmul_nn(context& ctx, tensor_view<const T, 2> x, matrix_ref w, tensor_vie
     matmul_nn<T, Arch>(ctx, x, w, y, scale);
     return matmul_nn<T, Arch>(ctx, term.left, term.right, y, {scale.alpha, 1});
   }
-  visit_storage<T>(w, [&]<class E>(tensor_view<const E, 2> weights) {
+  visit_storage<T>(w, [&](auto weights) {
+    using E = typename decltype(weights)::value_type;
     if (m <= 8 && n >= 8) {  // too narrow for a vector of columns: transpose the few and take dot products
       const buffer_handle columns = ctx.pool().take(static_cast<std::size_t>(m * depth) * sizeof(T));
       const tensor_view<T, 2> few(reinterpret_cast<T*>(columns.data()), {m, depth});

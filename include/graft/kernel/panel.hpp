@@ -3,6 +3,7 @@
 // Read next: kernel/gemm.hpp.
 #pragma once
 #include "graft/kernel/tile.hpp"
+#include "graft/simd/blocks.hpp"
 #include "graft/simd/convert.hpp"
 
 namespace graft::kernel {
@@ -16,10 +17,18 @@ constexpr index_t pass_depth(index_t depth, index_t most) noexcept {
   return passes <= 1 ? most : ((depth + passes - 1) / passes + 15) / 16 * 16;
 }
 
+// Below, P is what values are read through: a pointer to elements in any storage type, or a block_pointer.
+
+/// Values that a line of memory holds, or a little less.
+template <class P>
+inline constexpr index_t line_values = 64 / static_cast<index_t>(sizeof(*P{}));
+template <class B>
+inline constexpr index_t line_values<block_pointer<B>> = 64 * B::count / static_cast<index_t>(sizeof(B));
+
 /// panel[k][j] = w[j][k] for `count` rows of w, zeros up to `ld` columns (a multiple of the vector width): transposed
 /// through registers, decoded on the way.
-template <class T, class Arch = simd::default_arch, class E>
-void pack_rows(const E* w, index_t row_step, index_t count, index_t depth, T* panel, index_t ld) {
+template <class T, class Arch = simd::default_arch, class P>
+void pack_rows(P w, index_t row_step, index_t count, index_t depth, T* panel, index_t ld) {
   constexpr index_t lanes = simd::width<T, Arch>;
   using batch = simd::batch<T, Arch>;
   for (index_t j = 0; j < ld; j += lanes) {
@@ -43,12 +52,12 @@ void pack_rows(const E* w, index_t row_step, index_t count, index_t depth, T* pa
 }
 
 /// panel[k][j] = w[k][j] for `count` columns, zeros up to `ld`: a copy, decoded on the way.
-template <class T, class Arch = simd::default_arch, class E>
-void pack_columns(const E* w, index_t row_step, index_t count, index_t depth, T* panel, index_t ld) {
+template <class T, class Arch = simd::default_arch, class P>
+void pack_columns(P w, index_t row_step, index_t count, index_t depth, T* panel, index_t ld) {
   constexpr index_t lanes = simd::width<T, Arch>;
   for (index_t k = 0; k < depth; ++k, w += row_step, panel += ld) {
     index_t j = 0;
-    for (const E* ahead = w + 16 * row_step; j < count; j += 64 / static_cast<index_t>(sizeof(E))) simd::prefetch(ahead + j);
+    for (const P ahead = w + 16 * row_step; j < count; j += line_values<P>) simd::prefetch(ahead + j);
     j = 0;
     for (; j + lanes <= count; j += lanes) simd::store(panel + j, simd::load_as<T, Arch>(w + j));
     if (j < count) simd::store(panel + j, simd::load_partial_as<T, Arch>(w + j, count - j));

@@ -67,7 +67,7 @@ class parameter_base {
     if (trainable_) return;
     require_values();
     value_ = tensor<T, 1>({size()});
-    convert_elements(frozen_.type(), frozen_.bytes().data(), size(), value_.data());
+    convert_array(frozen_.type(), shape(), frozen_.bytes().data(), value_.data());
     frozen_ = {};
     trainable_ = true;
   }
@@ -92,8 +92,8 @@ class parameter_base {
   /// Arrays of rank below 2 are kept as T, whatever they came as: they are small, and kernels want them so.
   void assign(const frozen_array& a) {
     GRAFT_ASSERT(std::ranges::equal(a.shape(), shape()));
-    if (trainable_) return convert_elements(a.type(), a.bytes().data(), size(), value_.data());
-    const bool storage = a.type() == dtype::bf16 || a.type() == dtype::f16;
+    if (trainable_) return convert_array(a.type(), shape(), a.bytes().data(), value_.data());
+    const bool storage = a.type() == dtype::bf16 || a.type() == dtype::f16 || is_block_format(a.type());
     if (a.template holds<T>() || (storage && rank_ >= 2)) {
       frozen_ = a;
       return;
