@@ -14,7 +14,7 @@ void plain_swiglu(index_t n, const T* gate, const T* up, T* y) {
 }
 
 void swiglu(benchmark::State& s) {
-  const auto [rows, columns] = activations[s.range(0)];
+  const auto [rows, columns] = activation_of(s);
   graft::context ctx;
   const auto gate = random_tensor<float, 2>({rows, columns}, 1), up = random_tensor<float, 2>({rows, columns}, 2);
   const auto gate_d = random_tensor<double, 2>({rows, columns}, 1), up_d = random_tensor<double, 2>({rows, columns}, 2);
@@ -31,6 +31,6 @@ void swiglu(benchmark::State& s) {
   measure(s, {.bytes = 3 * float_bytes * static_cast<double>(y.size())}, run,
           {{"plain", [&] { plain_swiglu(y.size(), gate.data(), up.data(), y.data()); }}});
 }
-BENCHMARK(swiglu)->Apply(each_of(activations));
+BENCHMARK(swiglu)->Apply(every_activation);
 
 }  // namespace

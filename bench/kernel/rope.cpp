@@ -31,7 +31,7 @@ tensor<T, 2> table(index_t rows, index_t half, double (*f)(double)) {
 }
 
 void rope(benchmark::State& s) {
-  const auto [rows, heads, kv_heads, d, model] = attention_layers[s.range(0)];
+  const auto [rows, heads, kv_heads, d, model] = attention_of(s);
   graft::context ctx;
   const auto x = random_tensor<float, 2>({rows, heads * d}, 1);
   const auto x_d = random_tensor<double, 2>({rows, heads * d}, 1);
@@ -50,6 +50,6 @@ void rope(benchmark::State& s) {
   measure(s, {.bytes = float_bytes * static_cast<double>(2 * x.size() + 2 * cosine.size())}, run,
           {{"plain", [&, heads = heads, rows = rows, d = d] { plain_rotation(rows, heads, d, x.data(), cosine.data(), sine.data(), y.data()); }}});
 }
-BENCHMARK(rope)->Apply(each_of(attention_layers));
+BENCHMARK(rope)->Apply(every_attention);
 
 }  // namespace
