@@ -50,6 +50,7 @@ void few_tokens(benchmark::State& s, bool forward) {
   measure(s, {.flops = 2 * static_cast<double>(tokens) * values, .bytes = float_bytes * values}, [&] {
     for (const auto& w : all) product(w);
   }, std::move(peers));
+  s.counters["of_read"] = s.counters["GB/s"].value * 1e9 / read_bandwidth(static_cast<std::size_t>(float_bytes * values));
 }
 void few_tokens_forward(benchmark::State& s) { few_tokens(s, true); }
 void few_tokens_input_gradient(benchmark::State& s) { few_tokens(s, false); }
