@@ -3,10 +3,10 @@
 # Measures graft next to its peers: installs what is missing when it may, builds, runs in turns, prints the table of
 # bench/compare/rows.py, and writes build/bench/compare.json with plots. Usage:
 #
-#   sh bench/compare.sh [--smoke] [--only PATTERN] [--clang] [--publish] [--rounds N] [--steps N]
+#   sh bench/compare.sh [--list] [--smoke] [--only PATTERN] [--clang] [--publish] [--rounds N] [--steps N]
 #
-# --smoke verifies everything and judges nothing; --only takes the rows whose name has PATTERN; --clang measures the dense
-# and attention rows once more with Clang; --publish puts the table and the plots into docs/compare.
+# --list names the rows; --smoke verifies and judges nothing; --only takes the rows whose name has PATTERN; --clang measures the dense
+# and attention rows once more with Clang; --publish puts the table and plots into docs/.
 # Exit status: 0, 1 when a target is missed, 2 when something could not be installed, built, run or verified.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -18,6 +18,7 @@ clang= publish= smoke=
 for argument in "$@"; do
   shift
   case $argument in
+    --list) exec python3 "$here/compare.py" --list names ;;
     -h | --help) sed -n '3,12s/^# \{0,1\}//p' "$0"; exit 0 ;;
     --clang) clang=yes; continue ;;
     --publish) publish=yes; continue ;;
@@ -55,13 +56,12 @@ if [ -n "$clang" ]; then
   set -- --clang-programs "$root/build/bench-clang/bench" "$@"
 fi
 
-grep -m 1 'model name' /proc/cpuinfo | sed 's/.*: //' || true
 status=0
 python3 "$here/compare.py" "$@" || status=$?
 if [ "$status" -lt 2 ] && [ -z "$smoke" ]; then
   python3 "$here/plot.py" "$out/compare.json" "$out/compare/plots" || exit 2
   if [ -n "$publish" ]; then
-    mkdir -p docs/compare && cp "$out/compare.json" "$out/compare.txt" "$out"/compare/plots/*.svg docs/compare/ || exit 2
+    python3 "$here/plot.py" "$out/compare.json" docs/compare docs/benchmarks.md || exit 2
   fi
 fi
 exit "$status"

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs what rows.py lists, prints the table and writes compare.json: a list of rows
-{name, ours, peer, peer_name, ratio, unit, bound, target, holds}, kernels with {shapes, worst} as well.
+{name, ours, peer, peer_name, ratio, unit, bound, target, holds, machine}, kernels with {shapes, worst} as well.
 
 Exit status: 0, 1 when a target is missed, 2 when something could not be run or verified."""
 import argparse
+import functools
 import json
 import math
 import os
 import pathlib
+import platform
 import re
 import shlex
 import statistics
@@ -25,7 +27,7 @@ class Failure(Exception):
 
 
 def run(command, threads=1, smoke=False):
-    print("  " + shlex.join(pathlib.Path(c).name if "/" in c else c for c in command), file=sys.stderr, flush=True)
+    print("  " + shlex.join(pathlib.Path(c).name if c.startswith("/") else c for c in command), file=sys.stderr, flush=True)
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"} | ({"BENCH_SMOKE": "1"} if smoke else {})
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode != 0:
@@ -42,7 +44,8 @@ def entries(folder, program, filters, o):
     if program == "bench_gemm":
         command = [folder / program, "--json", out, "--filter", either] + ["--quick"] * o.smoke
     else:
-        command = [folder / program, "--benchmark_min_time=0", "--benchmark_out_format=json", f"--benchmark_out={out}", f"--benchmark_filter={either}"]
+        command = [folder / program, "--benchmark_min_time=0", "--benchmark_out_format=json", f"--benchmark_out={out}",
+                   f"--benchmark_filter={either}"]
     run([str(c) for c in command], smoke=o.smoke)
     found = json.loads(out.read_text())["benchmarks"] if out.exists() and out.stat().st_size else []
     for entry in found:
@@ -59,8 +62,8 @@ def kernel_row(row, name, found):
     if not chosen:
         return None
     shapes = {e["name"]: e[row.counter] for e in chosen}
-    result = judged(row, name, statistics.median(e[row.unit] for e in chosen), statistics.median(e[row.unit] / e[row.counter] for e in chosen),
-                    statistics.median(shapes.values()), row.peer)
+    ours, peer = [e[row.unit] for e in chosen], [e[row.unit] / e[row.counter] for e in chosen]
+    result = judged(row, name, statistics.median(ours), statistics.median(peer), statistics.median(shapes.values()), row.peer)
     return result | {"shapes": shapes, "worst": min(shapes, key=shapes.get)}
 
 
@@ -122,17 +125,28 @@ def step_row(row, measured):
 
 # ---- the table --------------------------------------------------------------------------------------------------------------
 
+@functools.cache
+def machine():
+    try:
+        models = re.findall(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())
+    except OSError:
+        models = []
+    return f"{os.cpu_count()} cores of {models[0] if models else platform.machine()}"
+
+
 def judged(row, name, ours, peer, ratio, peer_name):
     bound, target = (row.target.split()[0], float(row.target.split()[1])) if row.target else (None, None)
     holds = None if target is None else ratio >= target if bound == ">=" else ratio <= target
-    return {"name": name, "ours": ours, "peer": peer, "peer_name": peer_name, "ratio": ratio, "unit": row.unit, "bound": bound, "target": target, "holds": holds}
+    return {"name": name, "ours": ours, "peer": peer, "peer_name": peer_name, "ratio": ratio, "unit": row.unit, "bound": bound, "target": target,
+            "holds": holds, "machine": machine()}
 
 
 def line(r):
     verdict = {True: "holds", False: "MISSED", None: ""}[r["holds"]]
     wanted = f"{r['bound']} {r['target']:g}" if r["target"] is not None else ""
     worst = f"   worst {r['shapes'][r['worst']]:.2f} at {r['worst']}" if len(r.get("shapes", {})) > 1 else ""
-    return f"{r['name']:<67} {r['ours']:>9.4g} {r['peer']:>9.4g} {r['unit']:<10} {r['ratio']:>6.2f}  {wanted:<8} {verdict:<7} {r['peer_name']}{worst}"
+    numbers = f"{r['ours']:>9.4g} {r['peer']:>9.4g} {r['unit']:<10} {r['ratio']:>6.2f}"
+    return f"{r['name']:<67} {numbers}  {wanted:<8} {verdict:<7} {r['peer_name']}{worst}"
 
 
 def compare(o):
@@ -150,7 +164,7 @@ def compare(o):
     results = [r for r in results if r is not None]  # a short list of shapes may leave a row without any
     for r in results if o.smoke else []:
         r["holds"] = None
-    lines = [f"{'':<67} {'ours':>9} {'peer':>9} {'':<10} {'ratio':>6}  {'target':<8} {'':<7} peer", *map(line, results)]
+    lines = [machine(), f"{'':<67} {'ours':>9} {'peer':>9} {'':<10} {'ratio':>6}  {'target':<8} {'':<7} peer", *map(line, results)]
     print("\n".join(lines))
     name = "smoke" if o.smoke else "compare"
     (o.out / f"{name}.json").write_text(json.dumps(results, indent=1) + "\n")

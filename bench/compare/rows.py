@@ -35,61 +35,64 @@ class Step:
 CACHED = r"(384|1536|576|192|768|3072|2048)x\d+"  # weights out x in of bench/shapes.hpp that caches hold
 MEMORY = r"(8192|32000|49152)x\d+"
 MANY, FEW = "(128|256|512)$", "(8|16|32)$"
-D64, D32 = "size:64$", "size:32$"
-IN_MEMORY = "rows:8192/"  # activations that no cache holds
+LONG, SHORT = "tokens:1024/.*size:", "tokens:256/.*size:"
+STREAMS = "^(swiglu|rms_norm|rms_norm_backward|layer_norm)/rows:8192/"  # activations that no cache holds
+
+GEMM, KERNEL, PEAK = "bench_gemm", "bench_kernel", "multiply-add peak"
 
 SMOL = "--model smollm-135m --tokens 256"
 STORIES = "--model stories-260k --batch 16 --tokens 256"
 MINILM = "--model minilm --batch 32 --tokens 128"
 OURS, TORCH, LIBTORCH = "bench_lora_step ", "lora_step_torch.py ", "bench_lora_step_libtorch "
-SPEED, MEMORY_USED, CLOCK = "tokens_per_cpu_second", "peak_rss_mib", "tokens_per_second"
+KEPT, BF16 = " --checkpointing", " --bf16"
+SPEED, RSS, CLOCK = "tokens_per_cpu_second", "peak_rss_mib", "tokens_per_second"
 
 ROWS = [
     # name, program, filter, counter, target, peer
-    Kernel("register tile, panels in cache", "bench_kernel", "^tile", "of_peak", ">= 0.97", "multiply-add peak", clang=True),
-    Kernel("products, 128 tokens and more, weights in cache", "bench_gemm", f"^gemm/(nt|nn)/{CACHED}/{MANY}", "of_peak", ">= 0.85", "multiply-add peak", clang=True),
-    Kernel("products, 128 tokens and more, weights from memory", "bench_gemm", f"^gemm/(nt|nn)/{MEMORY}/{MANY}", "of_peak", ">= 0.75", "multiply-add peak", clang=True),
-    Kernel("products, 128 tokens and more", "bench_gemm", f"^gemm/(nt|nn)/.*/{MANY}", "vs_oneDNN", ">= 0.95", "oneDNN", clang=True),
-    Kernel("forward products, 8 to 32 tokens", "bench_gemm", f"^gemm/nt/.*/{FEW}", "vs_oneDNN", ">= 1.1", "oneDNN", clang=True),
-    Kernel("forward products, 1 token", "bench_gemm", "^gemm/nt/.*/1$", "vs_oneDNN", ">= 1.0", "oneDNN", clang=True),
-    Kernel("products, 256 tokens", "bench_gemm", "^gemm/(nt|nn)/.*/256$", "vs_Eigen", ">= 1.4", "Eigen", clang=True),
-    Kernel("products of a LoRA update, 256 tokens", "bench_gemm", "^low_rank/", "of_peak", ">= 0.60", "multiply-add peak", clang=True),
-    Kernel("1 token, float weights from memory", "bench_kernel", "^few_tokens_forward/tokens:1$", "of_read", ">= 0.9", "read bandwidth", "GB/s"),
-    Kernel("1 token, bf16 weights from memory", "bench_kernel", "^stored/bf16/nt/tokens:1$", "of_read", ">= 0.9", "read bandwidth", "GB/s"),
-    Kernel("bf16 weights, 256 tokens", "bench_kernel", "^stored/bf16/n[nt]/tokens:256$", "vs_floats", ">= 0.95", "float weights", clang=True),
+    Kernel("register tile, panels in cache", KERNEL, "^tile", "of_peak", ">= 0.97", PEAK, clang=True),
+    Kernel("products, 128 tokens and more, weights in cache", GEMM, f"^gemm/(nt|nn)/{CACHED}/{MANY}", "of_peak", ">= 0.85", PEAK, clang=True),
+    Kernel("products, 128 tokens and more, weights from memory", GEMM, f"^gemm/(nt|nn)/{MEMORY}/{MANY}", "of_peak", ">= 0.75", PEAK, clang=True),
+    Kernel("products, 128 tokens and more", GEMM, f"^gemm/(nt|nn)/.*/{MANY}", "vs_oneDNN", ">= 0.95", "oneDNN", clang=True),
+    Kernel("forward products, 8 to 32 tokens", GEMM, f"^gemm/nt/.*/{FEW}", "vs_oneDNN", ">= 1.1", "oneDNN", clang=True),
+    Kernel("forward products, 1 token", GEMM, "^gemm/nt/.*/1$", "vs_oneDNN", ">= 1.0", "oneDNN", clang=True),
+    Kernel("products, 256 tokens", GEMM, "^gemm/(nt|nn)/.*/256$", "vs_Eigen", ">= 1.4", "Eigen", clang=True),
+    Kernel("products of a LoRA update, 256 tokens", GEMM, "^low_rank/", "of_peak", ">= 0.60", PEAK, clang=True),
+    Kernel("1 token, float weights from memory", KERNEL, "^few_tokens_forward/tokens:1$", "of_read", ">= 0.9", "read bandwidth", "GB/s"),
+    Kernel("1 token, bf16 weights from memory", KERNEL, "^stored/bf16/nt/tokens:1$", "of_read", ">= 0.9", "read bandwidth", "GB/s"),
+    Kernel("bf16 weights, 256 tokens", KERNEL, "^stored/bf16/n[nt]/tokens:256$", "vs_floats", ">= 0.95", "float weights", clang=True),
     Kernel("layer with LoRA of rank 8, forward", "bench_peft", "^low_rank_forward/out:(576|1536)", "vs_layer_alone", ">= 0.94", "layer alone"),
     Kernel("layer 192 x 576 with LoRA of rank 8, forward", "bench_peft", "^low_rank_forward/out:192", "vs_layer_alone", ">= 0.91", "layer alone"),
     Kernel("layer with LoRA of rank 8, forward and backward", "bench_peft", "^low_rank_both/out:(576|1536)", "vs_layer_alone", ">= 0.92", "layer alone"),
-    Kernel("attention, 1024 tokens, heads of 64", "bench_kernel", f"^attention/tokens:1024/.*{D64}", "of_peak", ">= 0.70", "multiply-add peak", clang=True),
-    Kernel("attention backward, 1024 tokens, heads of 64", "bench_kernel", f"^attention_backward/tokens:1024/.*{D64}", "of_peak", ">= 0.80", "multiply-add peak", clang=True),
-    Kernel("attention, 1024 tokens, heads of 64, against whole scores", "bench_kernel", f"^attention/tokens:1024/.*{D64}", "vs_plain", ">= 1.9", "whole scores"),
-    Kernel("attention backward, 1024 tokens, heads of 64, against whole scores", "bench_kernel", f"^attention_backward/tokens:1024/.*{D64}", "vs_plain", ">= 1.8", "whole scores"),
-    Kernel("attention, 256 tokens, heads of 64", "bench_kernel", f"^attention/tokens:256/.*{D64}", "of_peak", ">= 0.55", "multiply-add peak", clang=True),
-    Kernel("attention, 256 tokens, heads of 32", "bench_kernel", f"^attention/tokens:256/.*{D32}", "of_peak", ">= 0.45", "multiply-add peak", clang=True),
-    Kernel("attention backward, 256 tokens, heads of 64", "bench_kernel", f"^attention_backward/tokens:256/.*{D64}", "of_peak", ">= 0.65", "multiply-add peak", clang=True),
-    Kernel("attention backward, 256 tokens, heads of 32", "bench_kernel", f"^attention_backward/tokens:256/.*{D32}", "of_peak", ">= 0.58", "multiply-add peak", clang=True),
+    Kernel("attention, 1024 tokens, heads of 64", KERNEL, f"^attention/{LONG}64", "of_peak", ">= 0.70", PEAK, clang=True),
+    Kernel("attention backward, 1024 tokens, heads of 64", KERNEL, f"^attention_backward/{LONG}64", "of_peak", ">= 0.80", PEAK, clang=True),
+    Kernel("attention, 1024 tokens, heads of 64, against whole scores", KERNEL, f"^attention/{LONG}64", "vs_plain", ">= 1.9", "whole scores"),
+    Kernel("attention backward, 1024 tokens, heads of 64, against whole scores", KERNEL, f"^attention_backward/{LONG}64", "vs_plain", ">= 1.8", "whole scores"),
+    Kernel("attention, 256 tokens, heads of 64", KERNEL, f"^attention/{SHORT}64", "of_peak", ">= 0.55", PEAK, clang=True),
+    Kernel("attention, 256 tokens, heads of 32", KERNEL, f"^attention/{SHORT}32", "of_peak", ">= 0.45", PEAK, clang=True),
+    Kernel("attention backward, 256 tokens, heads of 64", KERNEL, f"^attention_backward/{SHORT}64", "of_peak", ">= 0.65", PEAK, clang=True),
+    Kernel("attention backward, 256 tokens, heads of 32", KERNEL, f"^attention_backward/{SHORT}32", "of_peak", ">= 0.58", PEAK, clang=True),
     Kernel("output layer and loss", "bench_ops", "^linear_cross_entropy", "vs_whole", ">= 0.92", "whole logits"),
     Kernel("output layer and loss, against oneDNN", "bench_ops", "^linear_cross_entropy", "vs_oneDNN", ">= 0.97", "whole logits, oneDNN"),
-    Kernel("element-wise and norms, from memory", "bench_kernel", f"^(swiglu|rms_norm|rms_norm_backward|layer_norm)/{IN_MEMORY}", "of_limit", ">= 0.85", "copy bandwidth", "GB/s"),
-    Kernel("GELU by erf, from memory", "bench_kernel", f"^gelu_erf/{IN_MEMORY}", "of_limit", ">= 0.75", "copy bandwidth", "GB/s"),
+    Kernel("element-wise and norms, from memory", KERNEL, STREAMS, "of_limit", ">= 0.85", "copy bandwidth", "GB/s"),
+    Kernel("GELU by erf, from memory", KERNEL, "^gelu_erf/rows:8192/", "of_limit", ">= 0.75", "copy bandwidth", "GB/s"),
     Kernel("two threads, in cache", "bench_core", "^two_threads_(nt/in_cache|nn|attention)", "vs_one_thread", ">= 1.85", "one thread"),
     Kernel("two threads, weights from memory", "bench_core", "^two_threads_nt/from_memory", "vs_one_thread", ">= 1.3", "one thread"),
     # name, ours, peer, number, target, unit
     Step("LoRA step of SmolLM-135M", OURS + SMOL, TORCH + SMOL, SPEED, ">= 1.25", "tokens/s"),
-    Step("LoRA step of SmolLM-135M, memory", OURS + SMOL, TORCH + SMOL, MEMORY_USED, "<= 0.4", "MiB"),
+    Step("LoRA step of SmolLM-135M, memory", OURS + SMOL, TORCH + SMOL, RSS, "<= 0.4", "MiB"),
     Step("LoRA step of SmolLM-135M, against libtorch", OURS + SMOL, LIBTORCH + SMOL, SPEED, ">= 2.2", "tokens/s"),
-    Step("LoRA step of SmolLM-135M, against libtorch, memory", OURS + SMOL, LIBTORCH + SMOL, MEMORY_USED, "<= 0.6", "MiB"),
-    Step("LoRA step of SmolLM-135M, checkpointing", OURS + SMOL + " --checkpointing", TORCH + SMOL + " --checkpointing", SPEED, ">= 1.25", "tokens/s"),
-    Step("LoRA step of SmolLM-135M, checkpointing, memory", OURS + SMOL + " --checkpointing", TORCH + SMOL + " --checkpointing", MEMORY_USED, "<= 0.4", "MiB"),
-    Step("LoRA step of SmolLM-135M, peer in bf16", OURS + SMOL, TORCH + SMOL + " --bf16", SPEED, None, "tokens/s"),
-    Step("LoRA step of SmolLM-135M, peer in bf16, memory", OURS + SMOL, TORCH + SMOL + " --bf16", MEMORY_USED, None, "MiB"),
-    Step("LoRA step of SmolLM-135M, checkpointing, peer in bf16", OURS + SMOL + " --checkpointing", TORCH + SMOL + " --checkpointing --bf16", SPEED, None, "tokens/s"),
-    Step("LoRA step of SmolLM-135M, checkpointing, peer in bf16, memory", OURS + SMOL + " --checkpointing", TORCH + SMOL + " --checkpointing --bf16", MEMORY_USED, None, "MiB"),
+    Step("LoRA step of SmolLM-135M, against libtorch, memory", OURS + SMOL, LIBTORCH + SMOL, RSS, "<= 0.6", "MiB"),
+    Step("LoRA step of SmolLM-135M, checkpointing", OURS + SMOL + KEPT, TORCH + SMOL + KEPT, SPEED, ">= 1.25", "tokens/s"),
+    Step("LoRA step of SmolLM-135M, checkpointing, memory", OURS + SMOL + KEPT, TORCH + SMOL + KEPT, RSS, "<= 0.4", "MiB"),
+    Step("LoRA step of SmolLM-135M, peer in bf16", OURS + SMOL, TORCH + SMOL + BF16, SPEED, None, "tokens/s"),
+    Step("LoRA step of SmolLM-135M, peer in bf16, memory", OURS + SMOL, TORCH + SMOL + BF16, RSS, None, "MiB"),
+    Step("LoRA step of SmolLM-135M, checkpointing, peer in bf16", OURS + SMOL + KEPT, TORCH + SMOL + KEPT + BF16, SPEED, None, "tokens/s"),
+    Step("LoRA step of SmolLM-135M, checkpointing, peer in bf16, memory", OURS + SMOL + KEPT, TORCH + SMOL + KEPT + BF16, RSS, None, "MiB"),
     Step("LoRA step of SmolLM-135M, two threads", OURS + SMOL + " --threads 2", OURS + SMOL, CLOCK, ">= 1.8", "tokens/s"),
     Step("LoRA step of MiniLM, classification", OURS + MINILM, TORCH + MINILM, "samples_per_cpu_second", ">= 1.25", "samples/s"),
-    Step("LoRA step of MiniLM, classification, memory", OURS + MINILM, TORCH + MINILM, MEMORY_USED, None, "MiB"),
+    Step("LoRA step of MiniLM, classification, memory", OURS + MINILM, TORCH + MINILM, RSS, None, "MiB"),
     Step("LoRA step of stories-260K, 16 sequences", OURS + STORIES, TORCH + STORIES, SPEED, ">= 3", "tokens/s"),
-    Step("LoRA step of stories-260K, 16 sequences, memory", OURS + STORIES, TORCH + STORIES, MEMORY_USED, None, "MiB"),
+    Step("LoRA step of stories-260K, 16 sequences, memory", OURS + STORIES, TORCH + STORIES, RSS, None, "MiB"),
 ]
 
 
