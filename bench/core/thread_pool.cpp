@@ -45,7 +45,8 @@ void two_threads_nn(benchmark::State& s) {
   two_threads(s, 2.0 * static_cast<double>(256 * layer.out * layer.in), dx, [&](graft::context& ctx) { kernel::matmul_nn<float>(ctx, dy, w.view(), dx); });
 }
 void two_threads_attention(benchmark::State& s, bool backward) {
-  const auto [n, heads, kv_heads, d, model] = attention_layers[1];
+  const attention_shape shape = attention_layers[1];
+  const index_t n = shape.sequence, heads = shape.heads, kv_heads = shape.kv_heads, d = shape.head_size;
   const std::vector<index_t> offsets{0, n};
   const kernel::attention_layout at{heads, kv_heads, d, 1 / std::sqrt(static_cast<double>(d)), true, offsets, offsets};
   const auto q = random_tensor<float, 2>({n, heads * d}, 1), k = random_tensor<float, 2>({n, kv_heads * d}, 2),

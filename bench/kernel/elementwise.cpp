@@ -14,7 +14,8 @@ void plain_swiglu(index_t n, const T* gate, const T* up, T* y) {
 }
 
 void swiglu(benchmark::State& s) {
-  const auto [rows, columns] = activation_of(s);
+  const activation_shape shape = activation_of(s);
+  const index_t rows = shape.rows, columns = shape.columns;
   graft::context ctx;
   const auto gate = random_tensor<float, 2>({rows, columns}, 1), up = random_tensor<float, 2>({rows, columns}, 2);
   const auto gate_d = random_tensor<double, 2>({rows, columns}, 1), up_d = random_tensor<double, 2>({rows, columns}, 2);
@@ -39,7 +40,8 @@ void plain_gelu(index_t n, const T* x, T* y) {
 }
 
 void gelu_erf(benchmark::State& s) {
-  const auto [rows, columns] = activation_of(s);
+  const activation_shape shape = activation_of(s);
+  const index_t rows = shape.rows, columns = shape.columns;
   graft::context ctx;
   const auto x = random_tensor<float, 2>({rows, columns}, 1);
   const auto x_d = random_tensor<double, 2>({rows, columns}, 1);

@@ -52,7 +52,7 @@ struct arrays {
 
 void rms_norm(benchmark::State& s) {
   const auto shape = activation_of(s);
-  const auto [rows, columns] = shape;
+  const index_t rows = shape.rows, columns = shape.columns;
   graft::context ctx;
   arrays<float> f(shape);
   arrays<double> d(shape);
@@ -67,7 +67,7 @@ BENCHMARK(rms_norm)->Apply(every_activation);
 
 void rms_norm_backward(benchmark::State& s) {
   const auto shape = activation_of(s);
-  const auto [rows, columns] = shape;
+  const index_t rows = shape.rows, columns = shape.columns;
   graft::context ctx;
   arrays<float> f(shape);
   arrays<double> d(shape);
@@ -85,7 +85,7 @@ BENCHMARK(rms_norm_backward)->Apply(every_activation);
 
 void layer_norm(benchmark::State& s) {
   const auto shape = activation_of(s);
-  const auto [rows, columns] = shape;
+  const index_t rows = shape.rows, columns = shape.columns;
   graft::context ctx;
   arrays<float> f(shape);
   arrays<double> d(shape);
