@@ -14,7 +14,7 @@ here=$root/bench/compare out=$root/build/bench
 . "$root/examples/setup.sh"
 . "$root/tests/reference/environment.sh"
 
-clang= publish= smoke=
+clang= publish= smoke= only=
 for argument in "$@"; do
   shift
   case $argument in
@@ -23,9 +23,12 @@ for argument in "$@"; do
     --clang) clang=yes; continue ;;
     --publish) publish=yes; continue ;;
     --smoke) smoke=yes ;;
+    --only*) only=yes ;;
   esac
   set -- "$@" "$argument"  # for compare.py
 done
+
+[ -z "$publish" ] || [ -z "$only$smoke" ] || { echo "--publish wants all rows, measured" >&2; exit 2; }
 
 # A function that stops must stop this script with 2.
 # shellcheck disable=SC2086  # lists of words, here and below
@@ -60,8 +63,6 @@ status=0
 python3 "$here/compare.py" "$@" || status=$?
 if [ "$status" -lt 2 ] && [ -z "$smoke" ]; then
   python3 "$here/plot.py" "$out/compare.json" "$out/compare/plots" || exit 2
-  if [ -n "$publish" ]; then
-    python3 "$here/plot.py" "$out/compare.json" docs/compare docs/benchmarks.md || exit 2
-  fi
+  [ -z "$publish" ] || python3 "$here/plot.py" "$out/compare.json" docs/compare docs/benchmarks.md || exit 2
 fi
 exit "$status"

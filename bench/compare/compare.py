@@ -54,13 +54,15 @@ def entries(folder, program, filters, o):
     return found
 
 
-def kernel_row(row, name, found):
+def kernel_row(row, name, found, smoke):
     chosen = [e for e in found if re.search(row.filter, e["name"])]
     for e in chosen:
         if row.counter not in e or row.unit not in e:
             raise Failure(f"{row.name}: {e['name']} reports no {row.counter}; is {row.peer} installed?")
-    if not chosen:
+    if not chosen and smoke:  # its list of shapes is short
         return None
+    if not chosen:
+        raise Failure(f"{row.name}: {row.program} has no benchmark named {row.filter}")
     shapes = {e["name"]: e[row.counter] for e in chosen}
     ours, peer = [e[row.unit] for e in chosen], [e[row.unit] / e[row.counter] for e in chosen]
     result = judged(row, name, statistics.median(ours), statistics.median(peer), statistics.median(shapes.values()), row.peer)
@@ -79,9 +81,8 @@ def step(command, o, *more):
     where = [o.python, str(here.parent / "end_to_end" / program)] if program.endswith(".py") else [str(o.programs / program)]
     out = run([*where, *arguments, *more], threads=option(command, "--threads", "1"))
     values = {"peer": ""}
-    for line in out.splitlines():
-        name, _, value = line.partition(" ")
-        values[name] = value.strip().replace("_", " ") if name == "peer" else float(value)
+    for name, value in re.findall(r"^([a-z_0-9]+) +(\S+)$", out, re.MULTILINE):
+        values[name] = value.replace("_", " ") if name == "peer" else float(value)
     return values
 
 
@@ -155,13 +156,13 @@ def compare(o):
     for folder in [o.programs] + [o.clang_programs] * bool(o.clang_programs):
         mine = [r for r in kernels if folder == o.programs or r.clang]
         found = {p: entries(folder, p, [r.filter for r in mine if r.program == p], o) for p in table.programs(mine)}
-        results += [kernel_row(r, r.name if folder == o.programs else r.name + " (Clang)", found[r.program]) for r in mine]
+        results += [kernel_row(r, r.name if folder == o.programs else r.name + " (Clang)", found[r.program], o.smoke) for r in mine]
     steps = [r for r in o.rows if isinstance(r, table.Step)]
     commands = list(dict.fromkeys(c for r in steps for c in (r.ours, r.peer)))
     verify_steps(commands, o)
     measured = measure_steps(commands, o)
     results += [step_row(r, measured) for r in steps]
-    results = [r for r in results if r is not None]  # a short list of shapes may leave a row without any
+    results = [r for r in results if r is not None]
     for r in results if o.smoke else []:
         r["holds"] = None
     lines = [machine(), f"{'':<67} {'ours':>9} {'peer':>9} {'':<10} {'ratio':>6}  {'target':<8} {'':<7} peer", *map(line, results)]
