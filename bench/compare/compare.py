@@ -119,9 +119,8 @@ def measure_steps(commands, o):
 
 def step_row(row, measured):
     ours, peer = ([v[row.number] for v in measured[c]] for c in (row.ours, row.peer))
-    name = measured[row.peer][0]["peer"] or "graft: " + " ".join(row.peer.split()[1:])
-    return judged(row, row.name, statistics.median(ours), statistics.median(peer), statistics.median(a / b for a, b in zip(ours, peer)),
-                  name + (" autocast to bf16" if "--bf16" in row.peer else ""))
+    name = (row.peer_name or measured[row.peer][0]["peer"]) + (" autocast to bf16" if "--bf16" in row.peer else "")
+    return judged(row, row.name, statistics.median(ours), statistics.median(peer), statistics.median(a / b for a, b in zip(ours, peer)), name)
 
 
 # ---- the table --------------------------------------------------------------------------------------------------------------
