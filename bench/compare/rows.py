@@ -31,7 +31,6 @@ class Step:
     peer_name: str = ""  # where the peer does not say it
 
 
-
 CACHED = r"(384|1536|576|192|768|3072|2048)x\d+"  # weights out x in of bench/shapes.hpp that caches hold
 MEMORY = r"(8192|32000|49152)x\d+"
 MANY, FEW = "(128|256|512)$", "(8|16|32)$"
