@@ -39,6 +39,7 @@ struct attention_shape {
   const char* model;
 };
 inline constexpr attention_shape attention_layers[] = {
-    {256, 9, 3, 64, "SmolLM-135M"}, {1024, 9, 3, 64, "SmolLM-135M"}, {256, 12, 12, 64, "BERT base"}, {256, 12, 12, 32, "MiniLM"}, {1024, 12, 12, 32, "MiniLM"}};
+    {256, 9, 3, 64, "SmolLM-135M"}, {1024, 9, 3, 64, "SmolLM-135M"}, {256, 12, 12, 64, "BERT base"},
+    {1024, 12, 12, 64, "BERT base"}, {256, 12, 12, 32, "MiniLM"},     {1024, 12, 12, 32, "MiniLM"}};
 
 }  // namespace bench

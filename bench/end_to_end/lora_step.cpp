@@ -1,10 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// One training step of LoRA on a SmolLM-135M: forward, backward, AdamW; one sequence, one thread, float, random weights.
-// Usage: bench_lora_step [--steps N] [--tokens N]. compare.sh runs it next to the same step in libtorch.
+// One training step of LoRA: forward, backward, AdamW; float, random weights. compare.sh runs it next to the same step in
+// libtorch and in PyTorch with peft; steps.hpp has the options. With --verify it prints the first losses of a saved model.
+//   smollm-135m, stories-260k: rank 8 on all linear layers, next-token loss
+//   minilm: an encoder and a head for two labels, rank 8 on query and value, the head trained
 #include <cstdio>
+#include <filesystem>
+#include <string>
 
-#include "graft/core/random.hpp"
+#include "graft/core/thread_pool.hpp"
 #include "graft/io/load_model.hpp"
+#include "graft/io/peft_folder.hpp"
 #include "graft/precompiled.hpp"
 #include "support/allocations.hpp"
 #include "support/machine.hpp"
@@ -13,6 +18,7 @@
 namespace {
 
 using graft::index_t;
+constexpr graft::lora_options lora{.rank = 8, .alpha = 16};
 
 /// Flops of a token's forward and backward pass, counted from the shapes; a multiply and an add are two.
 ///   base: two for every weight forward, two for the gradient of the layer's input; the frozen weights have none.
@@ -30,26 +36,21 @@ double flops_per_token(const graft::llama_config& c, index_t rank, long tokens) 
   return 4 * base + 6 * adapters + 14 * pairs;
 }
 
-}  // namespace
+std::vector<std::int32_t> example_sequence(const bench::step_options& o, long b, index_t vocabulary) {
+  std::vector<std::int32_t> ids;
+  for (long n = 0; n < o.tokens; ++n) ids.push_back(static_cast<std::int32_t>(bench::example_token(b * o.tokens + n, vocabulary)));
+  return ids;
+}
 
-int main(int argc, char** argv) {
-  const bench::step_options o = bench::parse_step_options(argc, argv);
-  constexpr graft::lora_options lora{.rank = 8, .alpha = 16};
-  auto model = graft::load_or_make_llama<float>("random:smollm-135m");
-  graft::attach(model, graft::all_linear(), lora);
-  const auto trained = graft::trainable(model);
-  graft::adamw<float> optimizer(trained, {.lr = 1e-4});
-
-  auto random = graft::random_stream(1).substream("tokens");
-  std::vector<std::int32_t> ids(static_cast<std::size_t>(o.tokens));
-  for (auto& id : ids) id = static_cast<std::int32_t>(random.below(static_cast<std::uint64_t>(model.config.vocab_size)));
-  graft::token_batch batch;
-  batch.add_with_next_labels(ids);
-
-  graft::context ctx;
+/// Prints the losses of the first steps, or trains for a while and prints rates. A flop count of 0 is unknown.
+template <class M>
+void train(M& model, const graft::token_batch& batch, const bench::step_options& o, double flops) {
+  graft::adamw<float> optimizer(graft::trainable(model), {.lr = bench::step_rate});
+  graft::thread_pool pool(o.threads);
+  graft::context ctx(pool);
   graft::meter cost;
-  double loss = 0, first_loss = 0;
   const auto step = [&] {
+    double loss = 0;
     {
       graft::tape<float> tape(ctx, graft::recording::on, {.training = true});
       const auto l = model.loss(tape, batch);
@@ -57,27 +58,76 @@ int main(int argc, char** argv) {
       tape.backward(l);
     }
     optimizer.step(ctx);
+    return loss;
   };
+  bench::print_value("trainable_parameters", static_cast<double>(graft::count_parameters(model, graft::is_trainable)));
+  if (!o.verify.empty()) {
+    for (int n = 0; n < bench::verified_steps; ++n) bench::print_value(("loss_" + std::to_string(n)).c_str(), step());
+    return;
+  }
   ctx.cost = &cost;
-  step();
+  const double first_loss = step();
   ctx.cost = nullptr;
-  first_loss = loss;
   const bench::step_times times = bench::time_steps(o, step);
   const std::size_t before = graft::test::allocations();
-  step();
+  const double last_loss = step();
   const std::size_t allocations = graft::test::allocations() - before;
 
-  const double rss = bench::peak_rss_bytes();  // before the machine is measured, which takes memory too
-  const double flops = flops_per_token(model.config, lora.rank, o.tokens), peak = bench::fma_peak();
-  std::printf("%s\n", bench::describe_machine().c_str());
   bench::print_rates(o, times);
-  bench::print_value("peak_rss_mib", rss / 1048576);
-  bench::print_value("trainable_parameters", static_cast<double>(graft::count_parameters(model, graft::is_trainable)));
+  bench::print_value("peak_rss_mib", bench::peak_rss_bytes() / 1048576);  // before the machine is measured, which takes memory too
   bench::print_value("loss_first", first_loss);
-  bench::print_value("loss_last", loss);
-  bench::print_value("mflop_per_token", flops * 1e-6);
-  bench::print_value("mflop_per_token_forward", static_cast<double>(cost.total().flops) * 1e-6 / static_cast<double>(o.tokens));
-  bench::print_value("share_of_peak", flops * static_cast<double>(o.tokens) / bench::median(times.computed) / peak);
+  bench::print_value("loss_last", last_loss);
   bench::print_value("saved_mib", static_cast<double>(cost.total().peak_saved_bytes) / 1048576);
   bench::print_value("allocations_a_step", static_cast<double>(allocations));
+  if (flops == 0) return;
+  bench::print_value("mflop_per_token", flops * 1e-6);
+  bench::print_value("share_of_peak", flops * static_cast<double>(o.batch * o.tokens) / bench::median(times.computed) / bench::fma_peak());
+}
+
+void train_llama(const bench::step_options& o) {
+  auto model = graft::load_or_make_llama<float>(o.verify.empty() ? "random:" + o.model : o.verify);
+  if (o.verify.empty()) graft::attach(model, graft::all_linear(), lora);
+  else graft::load_peft(model, std::filesystem::path(o.verify) / "adapter");
+  model.checkpointing = o.checkpointing;
+  graft::token_batch batch;
+  for (long b = 0; b < o.batch; ++b) batch.add_with_next_labels(example_sequence(o, b, model.config.vocab_size));
+  train(model, batch, o, o.checkpointing ? 0 : flops_per_token(model.config, lora.rank, o.tokens));
+}
+
+graft::bert_classifier<float> make_classifier(const bench::step_options& o) {
+  if (!o.verify.empty()) {
+    auto model = graft::load_bert_classifier<float>(o.verify, 2);
+    graft::load_peft(model, std::filesystem::path(o.verify) / "adapter");
+    return model;
+  }
+  graft::bert_classifier<float> model(graft::bert_config::minilm_l6(), 2, graft::pooling::pooler);
+  graft::initialize(model, 0);
+  graft::attach(model, graft::targets({"query", "value"}), lora);
+  return model;
+}
+
+void train_classifier(const bench::step_options& o) {
+  auto model = make_classifier(o);
+  graft::unfreeze(model.classifier);
+  model.bert.checkpointing = o.checkpointing;
+  graft::token_batch batch;
+  for (long b = 0; b < o.batch; ++b) {
+    batch.add(example_sequence(o, b, model.bert.config.vocab_size));
+    batch.labels.push_back(static_cast<std::int32_t>(b % 2));
+  }
+  train(model, batch, o, 0);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    const bench::step_options o = bench::parse_step_options(argc, argv);
+    if (o.model == "minilm") train_classifier(o);
+    else train_llama(o);
+    return 0;
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "bench_lora_step: %s\n", e.what());
+    return 1;
+  }
 }

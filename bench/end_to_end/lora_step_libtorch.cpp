@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The step of lora_step.cpp in libtorch, written as its users write it: the peer of compare.sh.
-// Usage: bench_lora_step_libtorch [--steps N] [--tokens N]
+// The step of lora_step.cpp for SmolLM-135M in libtorch, written as its users write it: one sequence, one thread.
 #include <sys/resource.h>
 #include <torch/torch.h>
 
@@ -80,6 +79,10 @@ struct layer {
 
 int main(int argc, char** argv) {
   const bench::step_options o = bench::parse_step_options(argc, argv);
+  if (o.model != "smollm-135m" || o.batch != 1 || o.threads != 1 || o.checkpointing || !o.verify.empty()) {
+    std::fprintf(stderr, "%s: one sequence of smollm-135m on one thread is all there is\n", argv[0]);
+    return 2;
+  }
   at::set_num_threads(1);
   at::set_num_interop_threads(1);
   torch::manual_seed(0);
@@ -87,9 +90,10 @@ int main(int argc, char** argv) {
   const Tensor embedding = torch::randn({vocabulary, width}) * 0.02, gain = torch::ones({width});
   std::vector<layer> stack;
   for (long i = 0; i < layers; ++i) stack.emplace_back(trained);
-  torch::optim::AdamW optimizer(trained, torch::optim::AdamWOptions(1e-4));
+  torch::optim::AdamW optimizer(trained, torch::optim::AdamWOptions(bench::step_rate));
 
-  const Tensor ids = torch::randint(vocabulary, {o.tokens});
+  Tensor ids = torch::empty({o.tokens}, torch::kLong);
+  for (long n = 0; n < o.tokens; ++n) ids[n] = bench::example_token(n, vocabulary);
   const Tensor labels = torch::cat({ids.slice(0, 1), torch::full({1}, -100, torch::kLong)});
   const tables at(o.tokens);
   double loss = 0, first_loss = 0;
@@ -111,7 +115,7 @@ int main(int argc, char** argv) {
   for (const Tensor& t : trained) count += t.numel();
   rusage usage{};
   ::getrusage(RUSAGE_SELF, &usage);
-  std::printf("peer: libtorch %d.%d.%d\n", TORCH_VERSION_MAJOR, TORCH_VERSION_MINOR, TORCH_VERSION_PATCH);
+  std::printf("peer libtorch_%d.%d.%d\n", TORCH_VERSION_MAJOR, TORCH_VERSION_MINOR, TORCH_VERSION_PATCH);
   bench::print_rates(o, times);
   bench::print_value("peak_rss_mib", static_cast<double>(usage.ru_maxrss) / 1024);
   bench::print_value("trainable_parameters", static_cast<double>(count));

@@ -66,19 +66,18 @@ struct example {
 };
 
 void attention(benchmark::State& s) {
-  example e(attention_layers[s.range(0)]);
+  example e(attention_of(s));
   graft::context ctx;
   e.plain_forward(ctx);
   const auto expected = e.y.clone();
   e.forward(ctx);
   if (!verify(s, e.y, expected)) return;
-  s.SetLabel(e.shape.model);
   measure(s, {.flops = 4.0 * static_cast<double>(e.shape.head_size) * e.pairs()}, [&] { e.forward(ctx); }, {{"plain", [&] { e.plain_forward(ctx); }}});
 }
-BENCHMARK(attention)->Apply(each_of(attention_layers));
+BENCHMARK(attention)->Apply(every_attention);
 
 void attention_backward(benchmark::State& s) {
-  example e(attention_layers[s.range(0)]);
+  example e(attention_of(s));
   graft::context ctx;
   e.plain_forward(ctx);
   e.plain_backward(ctx);
@@ -86,9 +85,8 @@ void attention_backward(benchmark::State& s) {
   e.forward(ctx);
   e.backward(ctx);
   if (!verify(s, e.dq, dq, 1e-4) || !verify(s, e.dk, dk, 1e-4) || !verify(s, e.dv, dv, 1e-4)) return;
-  s.SetLabel(e.shape.model);
   measure(s, {.flops = 10.0 * static_cast<double>(e.shape.head_size) * e.pairs()}, [&] { e.backward(ctx); }, {{"plain", [&] { e.plain_backward(ctx); }}});
 }
-BENCHMARK(attention_backward)->Apply(each_of(attention_layers));
+BENCHMARK(attention_backward)->Apply(every_attention);
 
 }  // namespace

@@ -4,7 +4,6 @@
 
 #include <vector>
 
-#include "graft/core/quantize.hpp"
 #include "graft/kernel/gemm.hpp"
 #include "graft/precompiled.hpp"
 #include "support/peers.hpp"
@@ -51,39 +50,11 @@ void few_tokens(benchmark::State& s, bool forward) {
   measure(s, {.flops = 2 * static_cast<double>(tokens) * values, .bytes = float_bytes * values}, [&] {
     for (const auto& w : all) product(w);
   }, std::move(peers));
+  s.counters["of_read"] = s.counters["GB/s"].value * 1e9 / read_bandwidth(static_cast<std::size_t>(float_bytes * values));
 }
 void few_tokens_forward(benchmark::State& s) { few_tokens(s, true); }
 void few_tokens_input_gradient(benchmark::State& s) { few_tokens(s, false); }
 BENCHMARK(few_tokens_forward)->Arg(1)->Arg(8)->Arg(16)->Arg(32)->ArgName("tokens");
 BENCHMARK(few_tokens_input_gradient)->Arg(8)->Arg(16)->Arg(32)->ArgName("tokens");
-
-
-/// y = x w^T with weights in another storage type, beside the same product with the values decoded to float.
-void stored_weights(benchmark::State& s) {
-  graft::context ctx;
-  const auto type = static_cast<graft::dtype>(s.range(0));
-  const index_t tokens = s.range(1);
-  std::vector<graft::frozen_array> stored, wide;
-  for (auto& w : weights()) {
-    stored.push_back(convert_array(graft::frozen_array(std::move(w)), type));
-    wide.push_back(convert_array(stored.back(), graft::dtype::f32));
-  }
-  const auto x = random_tensor<float, 2>({tokens, layer.in}, 99);
-  tensor<float, 2> y({tokens, layer.out}), expected({tokens, layer.out});
-  const auto run = [&](const std::vector<graft::frozen_array>& all) {
-    for (const auto& w : all) graft::kernel::matmul_nt<float>(ctx, x, w.matrix(), y);
-  };
-  run(wide);
-  std::copy_n(y.data(), y.size(), expected.data());
-  run(stored);
-  if (!verify(s, y, expected, 0)) return;
-  const double values = static_cast<double>(layers * layer.out * layer.in);
-  const auto bytes = static_cast<double>(layers * layer.out * graft::row_bytes(type, layer.in));
-  s.SetLabel(std::string(name_of(type)));
-  measure(s, {.flops = 2 * static_cast<double>(tokens) * values, .bytes = bytes}, [&] { run(stored); }, {{"f32", [&] { run(wide); }}});
-}
-BENCHMARK(stored_weights)
-    ->ArgsProduct({{int(graft::dtype::bf16), int(graft::dtype::q8_0), int(graft::dtype::q4_0), int(graft::dtype::nf4)}, {1, 8, 32, 256}})
-    ->ArgNames({"type", "tokens"});
 
 }  // namespace

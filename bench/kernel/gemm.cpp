@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Dense products of every form at the shapes of real layers, next to other libraries, in turns on one thread.
-// Usage: bench_gemm [--quick]
+// Usage: bench_gemm [--quick] [--filter REGEX] [--json FILE], which has the entries of a Google Benchmark file.
 #include "graft/kernel/gemm.hpp"
 
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <map>
+#include <regex>
 #include <string_view>
 
 #include "graft/core/random.hpp"
@@ -29,6 +30,13 @@ struct problem {
   form f;
   linear_shape layer;
   index_t tokens;
+  bool low_rank = false;
+
+  /// gemm/nt/576x1536/256, low_rank/tn/8x576/256
+  std::string name() const {
+    return (low_rank ? "low_rank/" : "gemm/") + std::string(names[static_cast<int>(f)]) + "/" + std::to_string(layer.out) + "x" +
+           std::to_string(layer.in) + "/" + std::to_string(tokens);
+  }
 };
 
 struct operands {
@@ -73,6 +81,24 @@ void verify(const operands& o, const std::string& who) {
 struct score {
   std::map<std::string, std::vector<double>> ratios;  // to every peer, over the problems
   std::vector<double> shares;
+
+  void add(const score& other) {
+    for (const auto& [name, r] : other.ratios) ratios[name].insert(ratios[name].end(), r.begin(), r.end());
+    shares.insert(shares.end(), other.shares.begin(), other.shares.end());
+  }
+};
+
+struct options {
+  bool quick = false;
+  std::regex filter{""};
+  std::string json;
+};
+
+/// What was asked for, and what has been measured.
+struct session {
+  options o;
+  graft::context ctx;
+  std::string entries;  // of the JSON file
 };
 
 void print_head(const std::vector<contender>& all) {
@@ -82,9 +108,24 @@ void print_head(const std::vector<contender>& all) {
   std::printf("   (others: how many times faster graft is)\n");
 }
 
-void run(graft::context& ctx, const problem& p, turns how, score& to) {
+void keep(session& to, const problem& p, double rate, const score& one) {
+  char number[64];
+  const auto counter = [&](const std::string& name, double value) {
+    std::snprintf(number, sizeof number, "%.6g", value);
+    to.entries += ", \"" + name + "\": " + number;
+  };
+  to.entries += std::string(to.entries.empty() ? "" : ",") + "\n  {\"name\": \"" + p.name() + "\"";
+  counter("GFLOP/s", rate);
+  counter("of_peak", one.shares.front());
+  for (const auto& [name, ratios] : one.ratios) counter("vs_" + name, ratios.front());
+  to.entries += "}";
+}
+
+score run(session& to, const problem& p) {
+  score one;
+  if (!std::regex_search(p.name(), to.o.filter)) return one;
   operands o(p);
-  std::vector<contender> all{{"graft", [&] { o.run(ctx); }}, {"peak", [] { fma_burst(); }}};
+  std::vector<contender> all{{"graft", [&] { o.run(to.ctx); }}, {"peak", [] { fma_burst(); }}};
   for (contender& peer : product_peers(o.view)) all.push_back(std::move(peer));
   for (const contender& c : all) {
     if (c.name == "peak") continue;
@@ -94,21 +135,23 @@ void run(graft::context& ctx, const problem& p, turns how, score& to) {
   }
   static const bool head = (print_head(all), true);
   (void)head;
-  const round_times times = take_turns(all, how);
+  const round_times times = take_turns(all, {5, 0.005});
   const double flops = 2.0 * static_cast<double>(o.view.m) * static_cast<double>(o.view.n) * static_cast<double>(o.view.k);
-  const double share = speed_ratio(times[0], times[1]) * flops / fma_burst();
-  to.shares.push_back(share);
-  std::printf("%-4s %6td x %-6td  %6td  %7.1f  %7.2f", names[static_cast<int>(p.f)], p.layer.out, p.layer.in, p.tokens, 1e-9 * flops / median(times[0]), share);
+  const double rate = 1e-9 * flops / median(times[0]), share = speed_ratio(times[0], times[1]) * flops / fma_burst();
+  one.shares.push_back(share);
+  std::printf("%-4s %6td x %-6td  %6td  %7.1f  %7.2f", names[static_cast<int>(p.f)], p.layer.out, p.layer.in, p.tokens, rate, share);
   double best_onednn = 0;
   for (std::size_t i = 2; i < all.size(); ++i) {
     const double ratio = speed_ratio(times[0], times[i]);
     std::printf("  %13.2f", ratio);
-    to.ratios[all[i].name].push_back(ratio);
+    one.ratios[all[i].name].push_back(ratio);
     if (all[i].name.starts_with("oneDNN")) best_onednn = best_onednn == 0 ? ratio : std::min(best_onednn, ratio);
   }
-  if (best_onednn != 0) to.ratios["oneDNN"].push_back(best_onednn);
+  if (best_onednn != 0) one.ratios["oneDNN"].push_back(best_onednn);
   std::printf("\n");
   std::fflush(stdout);
+  keep(to, p, rate, one);
+  return one;
 }
 
 std::vector<problem> problems(bool quick) {
@@ -128,34 +171,49 @@ std::vector<problem> problems(bool quick) {
 }
 
 void print_summary(const char* what, const score& s) {
+  if (s.shares.empty()) return;
   std::printf("%s: median share of peak %.2f over %zu shapes", what, median(s.shares), s.shares.size());
   for (const auto& [name, ratios] : s.ratios) std::printf("; median ratio to %s %.2f, least %.2f", name.c_str(), median(ratios), *std::ranges::min_element(ratios));
   std::printf("\n");
 }
 
+options parse(int argc, char** argv) {
+  options o;
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view name = argv[i];
+    if (name == "--quick") o.quick = true;
+    else if (name == "--filter" && i + 1 < argc) o.filter = argv[++i];
+    else if (name == "--json" && i + 1 < argc) o.json = argv[++i];
+    else {
+      std::fprintf(stderr, "usage: %s [--quick] [--filter REGEX] [--json FILE]\n", argv[0]);
+      std::exit(2);
+    }
+  }
+  return o;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
-  const bool quick = argc > 1 && std::string_view(argv[1]) == "--quick";
+  session all{parse(argc, argv), {}, {}};
   use_one_thread();
   std::printf("%s\n", describe_machine().c_str());
-  graft::context ctx;
-  const turns how{5, 0.005};
   score total, by_form[3], low_rank;
-  for (const problem& p : problems(quick)) {
-    score one;
-    run(ctx, p, how, one);
-    for (score* s : {&total, &by_form[static_cast<int>(p.f)]}) {
-      for (const auto& [name, ratios] : one.ratios) s->ratios[name].push_back(ratios.front());
-      s->shares.push_back(one.shares.front());
-    }
+  for (const problem& p : problems(all.o.quick)) {
+    const score one = run(all, p);
+    total.add(one);
+    by_form[static_cast<int>(p.f)].add(one);
   }
   std::printf("products of a LoRA update\n");
   for (const linear_shape& layer : low_rank_layers)
-    for (const form f : {form::nt, form::nn, form::tn}) run(ctx, {f, layer, 256}, how, low_rank);
+    for (const form f : {form::nt, form::nn, form::tn}) low_rank.add(run(all, {f, layer, 256, true}));
   for (const form f : {form::nt, form::nn, form::tn}) print_summary(names[static_cast<int>(f)], by_form[static_cast<int>(f)]);
   print_summary("LoRA updates, 256 tokens", low_rank);
   print_summary("all", total);
   if (const auto found = total.ratios.find("oneDNN"); found != total.ratios.end())
     std::printf("median ratio to oneDNN: %.2f over %zu shapes\n", median(found->second), found->second.size());
+  if (all.o.json.empty()) return 0;
+  std::FILE* file = std::fopen(all.o.json.c_str(), "w");
+  const bool written = file != nullptr && std::fprintf(file, "{\"benchmarks\": [%s\n]}\n", all.entries.c_str()) > 0;
+  if (file == nullptr || std::fclose(file) != 0 || !written) return std::fprintf(stderr, "cannot write %s\n", all.o.json.c_str()), 1;
 }

@@ -51,8 +51,8 @@ struct arrays {
 };
 
 void rms_norm(benchmark::State& s) {
-  const auto shape = activations[s.range(0)];
-  const auto [rows, columns] = shape;
+  const auto shape = activation_of(s);
+  const index_t rows = shape.rows, columns = shape.columns;
   graft::context ctx;
   arrays<float> f(shape);
   arrays<double> d(shape);
@@ -63,11 +63,11 @@ void rms_norm(benchmark::State& s) {
   measure(s, {.bytes = 2 * float_bytes * static_cast<double>(rows * columns)}, run,
           {{"plain", [&] { plain_rms_norm(rows, columns, f.x.data(), f.gain.data(), f.out.data()); }}});
 }
-BENCHMARK(rms_norm)->Apply(each_of(activations));
+BENCHMARK(rms_norm)->Apply(every_activation);
 
 void rms_norm_backward(benchmark::State& s) {
-  const auto shape = activations[s.range(0)];
-  const auto [rows, columns] = shape;
+  const auto shape = activation_of(s);
+  const index_t rows = shape.rows, columns = shape.columns;
   graft::context ctx;
   arrays<float> f(shape);
   arrays<double> d(shape);
@@ -81,11 +81,11 @@ void rms_norm_backward(benchmark::State& s) {
   measure(s, {.bytes = 3 * float_bytes * static_cast<double>(rows * columns)}, run,
           {{"plain", [&] { plain_rms_norm_backward(rows, columns, f.x.data(), f.gain.data(), f.dy.data(), f.out.data()); }}});
 }
-BENCHMARK(rms_norm_backward)->Apply(each_of(activations));
+BENCHMARK(rms_norm_backward)->Apply(every_activation);
 
 void layer_norm(benchmark::State& s) {
-  const auto shape = activations[s.range(0)];
-  const auto [rows, columns] = shape;
+  const auto shape = activation_of(s);
+  const index_t rows = shape.rows, columns = shape.columns;
   graft::context ctx;
   arrays<float> f(shape);
   arrays<double> d(shape);
@@ -98,6 +98,6 @@ void layer_norm(benchmark::State& s) {
   measure(s, {.bytes = 2 * float_bytes * static_cast<double>(rows * columns)}, run,
           {{"plain", [&] { plain_layer_norm(rows, columns, f.x.data(), f.gain.data(), f.bias.data(), f.out.data()); }}});
 }
-BENCHMARK(layer_norm)->Apply(each_of(activations));
+BENCHMARK(layer_norm)->Apply(every_activation);
 
 }  // namespace

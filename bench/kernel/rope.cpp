@@ -31,7 +31,8 @@ tensor<T, 2> table(index_t rows, index_t half, double (*f)(double)) {
 }
 
 void rope(benchmark::State& s) {
-  const auto [rows, heads, kv_heads, d, model] = attention_layers[s.range(0)];
+  const attention_shape shape = attention_of(s);
+  const index_t rows = shape.sequence, heads = shape.heads, d = shape.head_size;
   graft::context ctx;
   const auto x = random_tensor<float, 2>({rows, heads * d}, 1);
   const auto x_d = random_tensor<double, 2>({rows, heads * d}, 1);
@@ -41,15 +42,15 @@ void rope(benchmark::State& s) {
   tensor<double, 2> expected(x.shape());
   std::vector<std::int32_t> positions(static_cast<std::size_t>(rows));
   std::iota(positions.begin(), positions.end(), 0);
-  const auto run = [&, heads = heads, rows = rows, d = d] {
+  const auto run = [&] {
     graft::kernel::rotate_positions<float>(ctx, rows, heads, d, x.data(), positions.data(), cosine.data(), sine.data(), false, y.data(), 0.0f);
   };
   run();
   plain_rotation(rows, heads, d, x_d.data(), cosine_d.data(), sine_d.data(), expected.data());
   if (!verify(s, y, expected)) return;
   measure(s, {.bytes = float_bytes * static_cast<double>(2 * x.size() + 2 * cosine.size())}, run,
-          {{"plain", [&, heads = heads, rows = rows, d = d] { plain_rotation(rows, heads, d, x.data(), cosine.data(), sine.data(), y.data()); }}});
+          {{"plain", [&] { plain_rotation(rows, heads, d, x.data(), cosine.data(), sine.data(), y.data()); }}});
 }
-BENCHMARK(rope)->Apply(each_of(attention_layers));
+BENCHMARK(rope)->Apply(every_attention);
 
 }  // namespace

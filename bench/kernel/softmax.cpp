@@ -31,7 +31,8 @@ void plain_cross_entropy(index_t rows, index_t columns, T* logits, const std::in
 
 /// In place: every call normalises what the last one left, which costs the same.
 void softmax(benchmark::State& s) {
-  const auto [rows, columns] = activations[s.range(0)];
+  const activation_shape shape = activation_of(s);
+  const index_t rows = shape.rows, columns = shape.columns;
   graft::context ctx;
   auto x = random_tensor<float, 2>({rows, columns}, 1), plain = x.clone();
   auto expected = random_tensor<double, 2>({rows, columns}, 1);
@@ -42,7 +43,7 @@ void softmax(benchmark::State& s) {
           [&] { graft::kernel::softmax_rows<float>(ctx, rows, columns, x.data(), columns); },
           {{"plain", [&] { plain_softmax(rows, columns, plain.data()); }}});
 }
-BENCHMARK(softmax)->Apply(each_of(activations));
+BENCHMARK(softmax)->Apply(every_activation);
 
 /// The rows of one chunk of the fused loss, at the vocabulary of SmolLM.
 void cross_entropy_rows(benchmark::State& s) {

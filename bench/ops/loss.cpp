@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// The output layer with its loss and gradient, chunk by chunk, next to the same with whole logits.
+// The output layer with its loss and gradient, chunk by chunk, next to the same with whole logits, in our products and in
+// those of oneDNN.
 #include "graft/ops/loss.hpp"
 
 #include "graft/precompiled.hpp"
+#include "support/peers.hpp"
 #include "support/report.hpp"
 
 namespace {
@@ -33,16 +35,25 @@ void linear_cross_entropy(benchmark::State& s) {
   tensor<float, 2> logits({rows, vocabulary}), plain_dx({rows, width});
   std::vector<float> losses(static_cast<std::size_t>(rows));
   float plain_loss = 0;
-  const auto whole = [&] {
-    kernel::matmul_nt<float>(ctx, x, w.view(), logits);
+  const auto unfused = [&](const auto& forward, const auto& backward) {
+    forward();
     kernel::cross_entropy_rows<float>(ctx, rows, vocabulary, logits.data(), labels.data(), 1 / static_cast<float>(rows), losses.data());
-    kernel::matmul_nn<float>(ctx, logits, w.view(), plain_dx);
+    backward();
     plain_loss = graft::detail::mean_loss(losses.data(), rows, rows);
+  };
+  const auto whole = [&] {
+    unfused([&] { kernel::matmul_nt<float>(ctx, x, w.view(), logits); }, [&] { kernel::matmul_nn<float>(ctx, logits, w.view(), plain_dx); });
   };
   run();
   whole();
   if (!verify(s, dx, plain_dx, 1e-4) || !verify<float, float>(s, {&loss, 1}, {&plain_loss, 1}, 1e-5)) return;
-  measure(s, {.flops = 4.0 * static_cast<double>(rows * vocabulary * width)}, run, {{"whole", whole}});
+  std::vector<contender> others{{"whole", whole}};
+  const auto forward = product_peers({rows, vocabulary, width, false, true, x.data(), w.data(), logits.data()});
+  const auto backward = product_peers({rows, width, vocabulary, false, false, logits.data(), w.data(), plain_dx.data()});
+  for (std::size_t i = 0; i < forward.size(); ++i)
+    if (forward[i].name.starts_with("oneDNN"))
+      others.push_back({forward[i].name, [&, i] { unfused(forward[i].run, backward[i].run); }});
+  measure(s, {.flops = 4.0 * static_cast<double>(rows * vocabulary * width)}, run, std::move(others));
   s.counters["pool_MiB"] = static_cast<double>(ctx.pool().peak_bytes()) / 1048576;
   s.counters["whole_MiB"] = static_cast<double>(logits.size()) * float_bytes / 1048576;
 }

@@ -62,10 +62,32 @@ double copy_bandwidth(std::size_t footprint) {
   return at->second;
 }
 
+double read_bandwidth(std::size_t bytes) {
+  static std::map<std::size_t, double> known;
+  auto [at, fresh] = known.try_emplace(bytes);
+  if (fresh) {
+    const std::vector<float> from(bytes / sizeof(float), 1.0f);
+    constexpr std::size_t streams = 8, w = graft::simd::width<float>;  // apart, so that more than one page is under way
+    const std::size_t each = from.size() / streams / w * w;
+    const auto times = take_turns({{"read", [&] {
+                                      batch sum[streams];
+                                      for (batch& s : sum) s = batch(0.0f);
+                                      for (std::size_t i = 0; i < each; i += w)
+                                        for (std::size_t s = 0; s < streams; ++s) sum[s] += graft::simd::load(from.data() + s * each + i);
+                                      for (std::size_t s = 1; s < streams; ++s) sum[0] += sum[s];
+                                      volatile float sink = graft::simd::sum(sum[0]);
+                                      (void)sink;
+                                    }}});
+    at->second = static_cast<double>(each * streams * sizeof(float)) / median(times[0]);
+  }
+  return at->second;
+}
+
 std::string describe_machine() {
   char line[200];
-  std::snprintf(line, sizeof line, "%s, %td floats a vector, multiply-add peak %.0f GFLOP/s, copy %.1f GB/s from memory (one thread)",
-                xsimd::default_arch::name(), graft::simd::width<float>, fma_peak() * 1e-9, copy_bandwidth(std::size_t{256} << 20) * 1e-9);
+  std::snprintf(line, sizeof line, "%s, %td floats a vector, multiply-add peak %.0f GFLOP/s, copy %.1f GB/s and read %.1f GB/s from memory (one thread)",
+                xsimd::default_arch::name(), graft::simd::width<float>, fma_peak() * 1e-9, copy_bandwidth(std::size_t{256} << 20) * 1e-9,
+                read_bandwidth(std::size_t{256} << 20) * 1e-9);
   return line;
 }
 

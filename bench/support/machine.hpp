@@ -16,6 +16,9 @@ double fma_peak();
 /// every footprint.
 double copy_bandwidth(std::size_t footprint);
 
+/// Bytes a second of a sum over an array of so many bytes. Measured once for every size.
+double read_bandwidth(std::size_t bytes);
+
 /// Instruction set of the kernels, width, peak and bandwidth, in one line.
 std::string describe_machine();
 

@@ -46,10 +46,11 @@ bool verify(benchmark::State& s, const tensor<T, Rank>& got, const tensor<U, Ran
   return verify<T, U>(s, got.span(), reference.span(), relative);
 }
 
-/// Times `run`, then against `others` in turns. Counters: GFLOP/s; GB/s; `of_limit`, the share of the time that the
-/// measured peak and copy bandwidth (of arrays of this size) allow; calls of operator new; and for every other, how many
-/// times faster `run` is.
-inline void measure(benchmark::State& s, const work& w, const std::function<void()>& run, std::vector<contender> others = {}) {
+/// Times `run`, then against `others` in turns. Counters: GFLOP/s and `of_peak`, its share of the multiply-add peak, which
+/// takes turns too; GB/s; `of_limit`, the share of the time that the measured peak and copy bandwidth (of arrays of this
+/// size) allow; calls of operator new; and for every other, how many times faster `run` is. `vs_oneDNN` is the ratio to the
+/// faster of oneDNN's entries.
+inline void measure(benchmark::State& s, const work& w, const std::function<void()>& run, std::vector<contender> others = {}, turns how = {7, 0.005}) {
   run();
   const std::size_t before = graft::test::allocations();
   run();
@@ -59,20 +60,38 @@ inline void measure(benchmark::State& s, const work& w, const std::function<void
     benchmark::ClobberMemory();
   }
   others.insert(others.begin(), {"graft", run});
-  const round_times times = take_turns(others, {7, 0.005});
+  others.push_back({"peak", [] { fma_burst(); }});
+  const round_times times = take_turns(others, how);
+  others.pop_back();
   const double seconds = median(times[0]);
   const double limit = std::max(w.flops / fma_peak(), w.bytes == 0 ? 0 : w.bytes / copy_bandwidth(static_cast<std::size_t>(w.bytes)));
-  if (w.flops != 0) s.counters["GFLOP/s"] = 1e-9 * w.flops / seconds;
+  if (w.flops != 0) {
+    s.counters["GFLOP/s"] = 1e-9 * w.flops / seconds;
+    s.counters["of_peak"] = speed_ratio(times[0], times.back()) * w.flops / fma_burst();
+  }
   if (w.bytes != 0) s.counters["GB/s"] = 1e-9 * w.bytes / seconds;
   s.counters["of_limit"] = limit / seconds;
   s.counters["allocations"] = static_cast<double>(allocations);
-  for (std::size_t i = 1; i < others.size(); ++i) s.counters["vs_" + others[i].name] = speed_ratio(times[0], times[i]);
+  double onednn = HUGE_VAL;
+  for (std::size_t i = 1; i < others.size(); ++i) {
+    const double ratio = speed_ratio(times[0], times[i]);
+    s.counters["vs_" + others[i].name] = ratio;
+    if (others[i].name.starts_with("oneDNN")) onednn = std::min(onednn, ratio);
+  }
+  if (onednn != HUGE_VAL) s.counters["vs_oneDNN"] = onednn;
 }
 
-/// Arguments of a benchmark: one number of an entry of a table in shapes.hpp.
-template <std::size_t N, class Shape>
-auto each_of(const Shape (&)[N]) {
-  return [](benchmark::internal::Benchmark* b) { b->DenseRange(0, static_cast<long>(N) - 1)->ArgName("shape"); };
+/// Every entry of a table of shapes.hpp as the arguments of a benchmark, whose name then says the sizes; activation_of() and
+/// attention_of() read them back.
+inline void every_activation(benchmark::internal::Benchmark* b) {
+  b->ArgNames({"rows", "columns"});
+  for (const activation_shape& a : activations) b->Args({a.rows, a.columns});
 }
+inline void every_attention(benchmark::internal::Benchmark* b) {
+  b->ArgNames({"tokens", "heads", "kv_heads", "size"});
+  for (const attention_shape& a : attention_layers) b->Args({a.sequence, a.heads, a.kv_heads, a.head_size});
+}
+inline activation_shape activation_of(const benchmark::State& s) { return {s.range(0), s.range(1)}; }
+inline attention_shape attention_of(const benchmark::State& s) { return {s.range(0), s.range(1), s.range(2), s.range(3), ""}; }
 
 }  // namespace bench

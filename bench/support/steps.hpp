@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Timing of whole training steps, for programs that run alone and print `name value` lines for compare.sh. C++17: the
-// programs of peers include it too. Read next: end_to_end/lora_step.cpp.
+// What the programs that time whole training steps share: options, the example data, timing, and `name value` lines for
+// compare.py. C++17: the programs of peers include it too. Read next: end_to_end/lora_step.cpp.
 #pragma once
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <ctime>
 #include <string>
 #include <vector>
@@ -14,25 +15,49 @@ namespace bench {
 
 /// The step every program of a comparison takes.
 struct step_options {
+  std::string model = "smollm-135m";  // or stories-260k, minilm
+  std::string verify;                 // a folder with a model and an adapter: print the losses of a few steps from there
   int warm = 2, steps = 10;
-  long tokens = 256;
+  long batch = 1, tokens = 256;  // sequences, and tokens of each
+  int threads = 1;
+  bool checkpointing = false;
 };
 
-/// --steps N, --tokens N; anything else ends the program.
+constexpr double step_rate = 1e-3;   // of AdamW, everything else as PyTorch's default
+constexpr int verified_steps = 3;
+
+/// Ends the program with its usage unless every argument is known.
 inline step_options parse_step_options(int argc, char** argv) {
   step_options o;
-  for (int i = 1; i < argc; i += 2) {
+  const auto usage = [&] {
+    std::fprintf(stderr, "usage: %s [--model NAME] [--verify FOLDER] [--warm N] [--steps N] [--batch N] [--tokens N] [--threads N] [--checkpointing]\n",
+                 argv[0]);
+    std::exit(2);
+  };
+  for (int i = 1; i < argc; ++i) {
     const std::string name = argv[i];
-    const long value = i + 1 < argc ? std::atol(argv[i + 1]) : 0;
-    if (value < 1 || (name != "--steps" && name != "--tokens")) {
-      std::fprintf(stderr, "usage: %s [--steps N] [--tokens N]\n", argv[0]);
-      std::exit(2);
+    if (name == "--checkpointing") {
+      o.checkpointing = true;
+      continue;
     }
-    if (name == "--steps") o.steps = static_cast<int>(value);
-    else o.tokens = value;
+    if (++i == argc) usage();
+    const long value = std::atol(argv[i]);
+    if (name == "--model") o.model = argv[i];
+    else if (name == "--verify") o.verify = argv[i];
+    else if (name == "--warm" && std::strcmp(argv[i], "0") == 0) o.warm = 0;
+    else if (value < 1) usage();
+    else if (name == "--warm") o.warm = static_cast<int>(value);
+    else if (name == "--steps") o.steps = static_cast<int>(value);
+    else if (name == "--batch") o.batch = value;
+    else if (name == "--tokens") o.tokens = value;
+    else if (name == "--threads") o.threads = static_cast<int>(value);
+    else usage();
   }
   return o;
 }
+
+/// Token n of a batch, counted over its sequences; every program draws the same.
+inline long example_token(long n, long vocabulary) { return (31 * n * n + 7919 * n + 13) % vocabulary; }
 
 struct step_times {
   std::vector<double> wall, computed;  // seconds of every step; `computed` is processor time of all threads
@@ -57,12 +82,14 @@ step_times time_steps(const step_options& o, F step) {
   return times;
 }
 
-inline void print_value(const char* name, double value) { std::printf("%-26s %.6g\n", name, value); }
+inline void print_value(const char* name, double value) { std::printf("%-26s %.9g\n", name, value); }
 
 /// The median rates: by the clock, and by the seconds that the processor spent on this program.
 inline void print_rates(const step_options& o, const step_times& times) {
-  print_value("tokens_per_second", static_cast<double>(o.tokens) / median(times.wall));
-  print_value("tokens_per_cpu_second", static_cast<double>(o.tokens) / median(times.computed));
+  const double sequences = static_cast<double>(o.batch), tokens = sequences * static_cast<double>(o.tokens);
+  print_value("tokens_per_second", tokens / median(times.wall));
+  print_value("tokens_per_cpu_second", tokens / median(times.computed));
+  print_value("samples_per_cpu_second", sequences / median(times.computed));
 }
 
 }  // namespace bench

