@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // What safetensors_check.py asks of graft, as a program: list FILE, rewrite IN OUT, check FILE... Links graft::io.
 #include <cstdio>
+#include <nlohmann/json.hpp>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>

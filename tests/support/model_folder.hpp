@@ -2,6 +2,7 @@
 // Small model folders in the published form, written by hand.
 #pragma once
 #include <filesystem>
+#include <nlohmann/json.hpp>
 #include <string>
 
 #include "graft/io/load_model.hpp"

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // Dense matrix products in the three forms a linear layer needs: forward (nt), input gradient (nn), weight gradient (tn).
-// Weights are read raw, row-major, in any floating-point storage type or block format. Read next: kernel/panel.hpp for how.
+// Weights are read raw, row-major, in any floating-point storage type or block format. Read next: kernel/operand.hpp for how.
 #pragma once
+#include <algorithm>
+#include <type_traits>
+
 #include "graft/core/context.hpp"
 #include "graft/core/frozen_array.hpp"
 #include "graft/core/tensor.hpp"
 #include "graft/kernel/dot.hpp"
-#include "graft/kernel/panel.hpp"
+#include "graft/kernel/operand.hpp"
 
 namespace graft::kernel {
 
@@ -27,20 +30,6 @@ struct low_rank_term {
 };
 
 namespace detail {
-
-/// A part of an operand as a tile reads it: in the matrix itself, or packed.
-template <class T>
-struct panel_view {
-  const T* data;
-  index_t row_step;
-  read_ahead<T> next{};  // what to bring in meanwhile
-};
-
-/// Width of the scratch panel that holds `count` columns: whole vectors.
-template <class T, class Arch>
-constexpr index_t padded(index_t count) noexcept {
-  return (count + simd::width<T, Arch> - 1) / simd::width<T, Arch> * simd::width<T, Arch>;
-}
 
 /// What one task computes: a block of rows against a group of panels, in passes over k. None of it changes a bit of the
 /// result except `pass`, which follows from the shape alone.
@@ -74,11 +63,9 @@ task_shape plan_tasks(index_t rows, index_t depth, index_t panels, store order, 
   return {block, (panels + groups - 1) / groups, pass_depth(depth, deepest)};
 }
 
-template <class T, class Arch, class E> struct row_panels;
-template <class T, class Arch, class E> struct column_panels;
-
-/// Runs c = alpha (a b + term) + beta c by panels of b; the term's right factor lies as b does. `a(first row, rows, first k, steps, scratch)` and `panel(first column,
-/// columns, first k, steps, scratch)` give a part of an operand: packed into scratch, or where it is.
+/// Runs c = alpha (a b + term) + beta c by panels of b. `a(first row, rows, first k, steps, scratch)` and `panel(first column,
+/// columns, first k, steps, scratch)` give a part of an operand: packed into scratch, or where it is. The term's right factor
+/// lies as b does.
 template <store Order, class Arch, class T, class Rows, class Panel>
 void run_panels(context& ctx, index_t rows, index_t depth, index_t columns, Rows a, Panel panel, tensor_view<T, 2> c,
                 product_scale scale, low_rank_term<T> term = {}) {
@@ -110,90 +97,13 @@ void run_panels(context& ctx, index_t rows, index_t depth, index_t columns, Rows
         const index_t count = std::min(last - j, width);
         const panel_view<T> b = panel(j, count, k, steps, panel_room);
         T* const to = c.data + (Order == store::straight ? i * ldc + j : j * ldc + i);
+        const bool last_pass = k + steps == depth;
         run_panel<Rows::lies, Order, T, Arch>(block, steps, from.data, from.row_step, b.data, b.row_step,
                                               {to, ldc, alpha, k == 0 ? beta : T(1), count}, b.next,
-                                              k + steps == depth ? second(i, j, count, panel_room + panel_depth * width) : more_terms<T>{});
+                                              last_pass ? second(i, j, count, panel_room + panel_depth * width) : more_terms<T>{});
       }
     }
   });
-}
-
-/// Rows read where they are, in the rows or the columns of a. More than `most` of them overflow the second-level cache.
-template <class T, broadcast Lies = broadcast::from_rows>
-struct raw_rows {
-  static constexpr broadcast lies = Lies;
-  static constexpr bool packed = false;
-  static constexpr index_t most = 512;
-  tensor_view<const T, 2> a;
-
-  panel_view<T> operator()(index_t i, index_t, index_t k, index_t, T*) const {
-    const index_t ld = a.stride[0];
-    return {a.data + (Lies == broadcast::from_rows ? i * ld + k : k * ld + i), ld};
-  }
-};
-
-template <class T>
-using raw_columns = raw_rows<T, broadcast::from_columns>;
-
-/// Rows that are columns of a, transposed while packed.
-template <class T, class Arch>
-struct turned_columns {
-  static constexpr broadcast lies = broadcast::from_rows;
-  static constexpr bool packed = true;
-  static constexpr index_t most = 256;
-  tensor_view<const T, 2> a;
-
-  panel_view<T> operator()(index_t i, index_t count, index_t k, index_t steps, T* scratch) const {
-    const index_t ld = padded<T, Arch>(steps);
-    pack_rows<T, Arch>(a.data + k * a.stride[0] + i, a.stride[0], steps, count, scratch, ld);
-    return {scratch, ld};
-  }
-};
-
-/// Panels whose columns are rows of w, transposed while packed.
-template <class T, class Arch, class E>
-struct row_panels {
-  static constexpr bool across_rows = false;
-  stored_view<E> w;
-
-  panel_view<T> operator()(index_t j, index_t count, index_t k, index_t steps, T* scratch) const {
-    const index_t ld = padded<T, Arch>(count);
-    pack_rows<T, Arch>(w.data + j * w.stride[0] + k, w.stride[0], count, steps, scratch, ld);
-    return {scratch, ld};
-  }
-};
-
-/// Panels that are column ranges of w: copied when many rows reuse them, read in place otherwise.
-template <class T, class Arch, class E>
-struct column_panels {
-  static constexpr bool across_rows = true;
-  stored_view<E> w;
-  bool reused;
-
-  panel_view<T> operator()(index_t j, index_t count, index_t k, index_t steps, T* scratch) const {
-    const auto from = w.data + k * w.stride[0] + j;
-    if constexpr (std::is_same_v<T, E>)
-      if (!reused && count % simd::width<T, Arch> == 0)
-        return {from, w.stride[0], {from + count, w.stride[0], j + count < w.shape[1] ? steps : 0}};
-    const index_t ld = padded<T, Arch>(count);
-    pack_columns<T, Arch>(from, w.stride[0], count, steps, scratch, ld);
-    return {scratch, ld};
-  }
-};
-
-/// Calls f with the matrix seen as elements of T, bf16 or f16, or as blocks. Throws dtype_error for other storage types.
-template <class T, class F>
-void visit_storage(const matrix_ref& m, F&& f) {
-  const auto as = [&]<class E>(E*) {
-    f(tensor_view<const E, 2>(reinterpret_cast<const E*>(m.data), {m.rows, m.cols},
-                              {m.row_bytes / static_cast<index_t>(sizeof(E)), 1}));
-  };
-  if (m.type == dtype_of<T>) return as(static_cast<T*>(nullptr));
-  if (m.type == dtype::bf16) return as(static_cast<bf16*>(nullptr));
-  if (m.type == dtype::f16) return as(static_cast<f16*>(nullptr));
-  if (is_block_format(m.type)) return visit_blocks(m.type, [&]<class B>(B*) { f(block_matrix<B>(m)); });
-  throw_error<dtype_error>("a ", name_of(m.type), " matrix cannot be multiplied in ", name_of(dtype_of<T>),
-                           ": convert it first");
 }
 
 }  // namespace detail

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Panels: a tile's width of columns, cut from a matrix in any storage type and laid out for the tile to stream.
-// Read next: kernel/gemm.hpp.
+// Read next: kernel/operand.hpp.
 #pragma once
 #include "graft/kernel/tile.hpp"
 #include "graft/simd/blocks.hpp"

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+// The operands of dense products as tiles read them: rows and panels, where they lie or packed, in any storage type.
+// Read next: kernel/gemm.hpp.
+#pragma once
+#include <type_traits>
+
+#include "graft/core/frozen_array.hpp"
+#include "graft/core/tensor.hpp"
+#include "graft/kernel/panel.hpp"
+
+namespace graft::kernel::detail {
+
+/// A part of an operand as a tile reads it: in the matrix itself, or packed.
+template <class T>
+struct panel_view {
+  const T* data;
+  index_t row_step;
+  read_ahead<T> next{};  // what to bring in meanwhile
+};
+
+/// Width of the scratch panel that holds `count` columns: whole vectors.
+template <class T, class Arch>
+constexpr index_t padded(index_t count) noexcept {
+  return (count + simd::width<T, Arch> - 1) / simd::width<T, Arch> * simd::width<T, Arch>;
+}
+
+/// Rows read where they are, in the rows or the columns of a. More than `most` of them overflow the second-level cache.
+template <class T, broadcast Lies = broadcast::from_rows>
+struct raw_rows {
+  static constexpr broadcast lies = Lies;
+  static constexpr bool packed = false;
+  static constexpr index_t most = 512;
+  tensor_view<const T, 2> a;
+
+  panel_view<T> operator()(index_t i, index_t, index_t k, index_t, T*) const {
+    const index_t ld = a.stride[0];
+    return {a.data + (Lies == broadcast::from_rows ? i * ld + k : k * ld + i), ld};
+  }
+};
+
+template <class T>
+using raw_columns = raw_rows<T, broadcast::from_columns>;
+
+/// Rows that are columns of a, transposed while packed.
+template <class T, class Arch>
+struct turned_columns {
+  static constexpr broadcast lies = broadcast::from_rows;
+  static constexpr bool packed = true;
+  static constexpr index_t most = 256;
+  tensor_view<const T, 2> a;
+
+  panel_view<T> operator()(index_t i, index_t count, index_t k, index_t steps, T* scratch) const {
+    const index_t ld = padded<T, Arch>(steps);
+    pack_rows<T, Arch>(a.data + k * a.stride[0] + i, a.stride[0], steps, count, scratch, ld);
+    return {scratch, ld};
+  }
+};
+
+/// Panels whose columns are rows of w, transposed while packed.
+template <class T, class Arch, class E>
+struct row_panels {
+  static constexpr bool across_rows = false;
+  stored_view<E> w;
+
+  panel_view<T> operator()(index_t j, index_t count, index_t k, index_t steps, T* scratch) const {
+    const index_t ld = padded<T, Arch>(count);
+    pack_rows<T, Arch>(w.data + j * w.stride[0] + k, w.stride[0], count, steps, scratch, ld);
+    return {scratch, ld};
+  }
+};
+
+/// Panels that are column ranges of w: copied when many rows reuse them, read in place otherwise.
+template <class T, class Arch, class E>
+struct column_panels {
+  static constexpr bool across_rows = true;
+  stored_view<E> w;
+  bool reused;
+
+  panel_view<T> operator()(index_t j, index_t count, index_t k, index_t steps, T* scratch) const {
+    const auto from = w.data + k * w.stride[0] + j;
+    if constexpr (std::is_same_v<T, E>)
+      if (!reused && count % simd::width<T, Arch> == 0)
+        return {from, w.stride[0], {from + count, w.stride[0], j + count < w.shape[1] ? steps : 0}};
+    const index_t ld = padded<T, Arch>(count);
+    pack_columns<T, Arch>(from, w.stride[0], count, steps, scratch, ld);
+    return {scratch, ld};
+  }
+};
+
+/// Calls f with the matrix seen as elements of T, bf16 or f16, or as blocks. Throws dtype_error for other storage types.
+template <class T, class F>
+void visit_storage(const matrix_ref& m, F&& f) {
+  const auto as = [&]<class E>(E*) {
+    f(tensor_view<const E, 2>(reinterpret_cast<const E*>(m.data), {m.rows, m.cols},
+                              {m.row_bytes / static_cast<index_t>(sizeof(E)), 1}));
+  };
+  if (m.type == dtype_of<T>) return as(static_cast<T*>(nullptr));
+  if (m.type == dtype::bf16) return as(static_cast<bf16*>(nullptr));
+  if (m.type == dtype::f16) return as(static_cast<f16*>(nullptr));
+  if (is_block_format(m.type)) return visit_blocks(m.type, [&]<class B>(B*) { f(block_matrix<B>(m)); });
+  throw_error<dtype_error>("a ", name_of(m.type), " matrix cannot be multiplied in ", name_of(dtype_of<T>),
+                           ": convert it first");
+}
+
+}  // namespace graft::kernel::detail
