@@ -8,7 +8,7 @@
 
 #include "graft/autograd/checkpoint.hpp"
 #include "graft/autograd/custom.hpp"
-#include "graft/core/quantize.hpp"
+#include "graft/nn/quantize.hpp"
 #include "graft/core/thread_pool.hpp"
 #include "graft/ops/attention.hpp"
 #include "graft/ops/elementwise.hpp"

@@ -3,7 +3,7 @@
 #pragma once
 #include <tuple>
 
-#include "graft/core/quantize.hpp"
+#include "graft/nn/quantize.hpp"
 #include "support/near.hpp"
 
 namespace graft::test {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Block formats: a few neighbouring values of a row in small integers, with one scale. How they lie in memory and what they
-// mean, value by value. Read next: core/quantize.hpp for how they are made, simd/blocks.hpp for how kernels read them.
+// mean, value by value. Read next: nn/quantize.hpp for how they are made, simd/blocks.hpp for how kernels read them.
 #pragma once
 #include <cstddef>
 #include <cstdint>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Changing the type that frozen weights are stored in. Read next: nn/filter.hpp, core/blocks.hpp.
 #pragma once
-#include "graft/core/quantize.hpp"
+#include "graft/nn/quantize.hpp"
 #include "graft/nn/filter.hpp"
 
 namespace graft {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "graft/core/quantize.hpp"
+#include "graft/nn/quantize.hpp"
 
 #include <cmath>
 #include <limits>
