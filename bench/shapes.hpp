@@ -20,6 +20,9 @@ inline constexpr linear_shape linear_layers[] = {
     {768, 3072, "BERT base feed-forward"},  {2048, 2048, "1B attention"},         {8192, 2048, "1B gate, up"},
     {32000, 288, "stories-15M vocabulary"}, {49152, 576, "SmolLM-135M vocabulary"}};
 
+/// The gate and up projections of SmolLM-135M, where a benchmark takes one layer.
+inline constexpr linear_shape one_layer = linear_layers[5];
+
 /// The two sides of a LoRA update of rank r: A is (r, in), B is (out, r).
 inline constexpr linear_shape low_rank_layers[] = {
     {8, 576, "A, rank 8"}, {16, 576, "A, rank 16"}, {8, 1536, "A, rank 8"}, {576, 8, "B, rank 8"}, {576, 16, "B, rank 16"}, {1536, 8, "B, rank 8"}};

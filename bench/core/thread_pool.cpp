@@ -29,7 +29,7 @@ void two_threads(benchmark::State& s, double flops, tensor<float, 2>& y, const W
 }
 
 void two_threads_nt(benchmark::State& s, index_t tokens, index_t weights) {
-  constexpr linear_shape layer = linear_layers[5];
+  constexpr linear_shape layer = one_layer;
   std::vector<tensor<float, 2>> all;
   for (index_t l = 0; l < weights; ++l) all.push_back(random_tensor<float, 2>({layer.out, layer.in}, static_cast<std::uint64_t>(l)));
   const auto x = random_tensor<float, 2>({tokens, layer.in}, 99);
@@ -39,7 +39,7 @@ void two_threads_nt(benchmark::State& s, index_t tokens, index_t weights) {
   });
 }
 void two_threads_nn(benchmark::State& s) {
-  constexpr linear_shape layer = linear_layers[5];
+  constexpr linear_shape layer = one_layer;
   const auto w = random_tensor<float, 2>({layer.out, layer.in}, 1), dy = random_tensor<float, 2>({256, layer.out}, 2);
   tensor<float, 2> dx({256, layer.in});
   two_threads(s, 2.0 * static_cast<double>(256 * layer.out * layer.in), dx, [&](graft::context& ctx) { kernel::matmul_nn<float>(ctx, dy, w.view(), dx); });

@@ -13,7 +13,7 @@
 namespace {
 
 using namespace bench;
-constexpr linear_shape layer = linear_layers[5];  // gate and up of SmolLM-135M
+constexpr linear_shape layer = one_layer;
 
 /// `count` weights in the type, and as floats of the very same values.
 struct weights {

@@ -49,8 +49,14 @@ template <> struct dtype_of<q8_0_block> { static constexpr dtype value = dtype::
 template <> struct dtype_of<q4_0_block> { static constexpr dtype value = dtype::q4_0; };
 template <> struct dtype_of<nf4_block> { static constexpr dtype value = dtype::nf4; };
 
+/// Where the code of value i lies: 32 values in 16 bytes, the first 16 in the low halves.
+struct nibble_place {
+  index_t byte, shift;
+};
+constexpr nibble_place place_of_nibble(index_t i) noexcept { return {i / 32 * 16 + i % 16, (i & 16) == 0 ? 0 : 4}; }
 constexpr unsigned nibble(const std::uint8_t* q, index_t i) noexcept {
-  return (i & 16) == 0 ? q[i / 32 * 16 + i % 16] & 15u : unsigned{q[i / 32 * 16 + i % 16]} >> 4;
+  const nibble_place at = place_of_nibble(i);
+  return unsigned{q[at.byte]} >> at.shift & 15u;
 }
 }  // namespace detail
 

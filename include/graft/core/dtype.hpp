@@ -94,6 +94,24 @@ template <> struct dtype_of<std::uint8_t> { static constexpr dtype value = dtype
 template <class T>
 inline constexpr dtype dtype_of = detail::dtype_of<std::remove_const_t<T>>::value;
 
+constexpr std::string_view name_of(dtype type) noexcept {
+  switch (type) {
+    case dtype::f64: return "f64";
+    case dtype::f32: return "f32";
+    case dtype::bf16: return "bf16";
+    case dtype::f16: return "f16";
+    case dtype::i64: return "i64";
+    case dtype::i32: return "i32";
+    case dtype::i16: return "i16";
+    case dtype::i8: return "i8";
+    case dtype::u8: return "u8";
+    case dtype::q8_0: return "q8_0";
+    case dtype::q4_0: return "q4_0";
+    case dtype::nf4: return "nf4";
+  }
+  return "?";
+}
+
 /// Whether elements of this type share bytes with their neighbours.
 constexpr bool is_block_format(dtype type) noexcept { return type == dtype::q8_0 || type == dtype::q4_0 || type == dtype::nf4; }
 
@@ -111,9 +129,8 @@ decltype(auto) visit_dtype(dtype type, F&& f) {
     case dtype::i16: return f(static_cast<std::int16_t*>(nullptr));
     case dtype::i8: return f(static_cast<std::int8_t*>(nullptr));
     case dtype::u8: return f(static_cast<std::uint8_t*>(nullptr));
-    case dtype::q8_0: throw_error<dtype_error>("elements in blocks of q8_0 cannot be taken one by one: convert them first");
-    case dtype::q4_0: throw_error<dtype_error>("elements in blocks of q4_0 cannot be taken one by one: convert them first");
-    case dtype::nf4: throw_error<dtype_error>("elements in blocks of nf4 cannot be taken one by one: convert them first");
+    case dtype::q8_0: case dtype::q4_0: case dtype::nf4:
+      throw_error<dtype_error>("elements in blocks of ", name_of(type), " cannot be taken one by one: convert them first");
   }
   throw_error<dtype_error>("unknown element type ", static_cast<int>(type));
 }
@@ -161,24 +178,6 @@ inline std::size_t checked_bytes(dtype type, std::span<const index_t> shape) {
   checked_bytes(shape, 2);  // the number of values, and below that of one row, must have room to spare for what follows
   checked_bytes(shape.last(1), 2);
   return checked_bytes(shape.first(shape.size() - 1), static_cast<std::size_t>(row_bytes(type, shape.back())));
-}
-
-constexpr std::string_view name_of(dtype type) noexcept {
-  switch (type) {
-    case dtype::f64: return "f64";
-    case dtype::f32: return "f32";
-    case dtype::bf16: return "bf16";
-    case dtype::f16: return "f16";
-    case dtype::i64: return "i64";
-    case dtype::i32: return "i32";
-    case dtype::i16: return "i16";
-    case dtype::i8: return "i8";
-    case dtype::u8: return "u8";
-    case dtype::q8_0: return "q8_0";
-    case dtype::q4_0: return "q4_0";
-    case dtype::nf4: return "nf4";
-  }
-  return "?";
 }
 
 }  // namespace graft

@@ -36,6 +36,12 @@ struct matrix_ref {
   }
 };
 
+/// A matrix whose elements are of type E, seen as such.
+template <class E>
+tensor_view<const E, 2> plain_matrix(const matrix_ref& m) {
+  return {reinterpret_cast<const E*>(m.data), {m.rows, m.cols}, {m.row_bytes / static_cast<index_t>(sizeof(E)), 1}};
+}
+
 /// A matrix in the block format B, seen as such.
 template <block_format B>
 block_view<B> block_matrix(const matrix_ref& m) {
@@ -47,15 +53,11 @@ block_view<B> block_matrix(const matrix_ref& m) {
 /// block_view<B> of its block format. Throws dtype_error for integers.
 template <class F>
 decltype(auto) visit_matrix(const matrix_ref& m, F&& f) {
-  const auto as = [&]<class E>(E*) -> decltype(auto) {
-    return f(tensor_view<const E, 2>(reinterpret_cast<const E*>(m.data), {m.rows, m.cols},
-                                     {m.row_bytes / static_cast<index_t>(sizeof(E)), 1}));
-  };
   switch (m.type) {
-    case dtype::f64: return as(static_cast<double*>(nullptr));
-    case dtype::f32: return as(static_cast<float*>(nullptr));
-    case dtype::bf16: return as(static_cast<bf16*>(nullptr));
-    case dtype::f16: return as(static_cast<f16*>(nullptr));
+    case dtype::f64: return f(plain_matrix<double>(m));
+    case dtype::f32: return f(plain_matrix<float>(m));
+    case dtype::bf16: return f(plain_matrix<bf16>(m));
+    case dtype::f16: return f(plain_matrix<f16>(m));
     case dtype::q8_0: return f(block_matrix<q8_0_block>(m));
     case dtype::q4_0: return f(block_matrix<q4_0_block>(m));
     case dtype::nf4: return f(block_matrix<nf4_block>(m));

@@ -90,13 +90,9 @@ struct column_panels {
 /// Calls f with the matrix seen as elements of T, bf16 or f16, or as blocks. Throws dtype_error for other storage types.
 template <class T, class F>
 void visit_storage(const matrix_ref& m, F&& f) {
-  const auto as = [&]<class E>(E*) {
-    f(tensor_view<const E, 2>(reinterpret_cast<const E*>(m.data), {m.rows, m.cols},
-                              {m.row_bytes / static_cast<index_t>(sizeof(E)), 1}));
-  };
-  if (m.type == dtype_of<T>) return as(static_cast<T*>(nullptr));
-  if (m.type == dtype::bf16) return as(static_cast<bf16*>(nullptr));
-  if (m.type == dtype::f16) return as(static_cast<f16*>(nullptr));
+  if (m.type == dtype_of<T>) return f(plain_matrix<T>(m));
+  if (m.type == dtype::bf16) return f(plain_matrix<bf16>(m));
+  if (m.type == dtype::f16) return f(plain_matrix<f16>(m));
   if (is_block_format(m.type)) return visit_blocks(m.type, [&]<class B>(B*) { f(block_matrix<B>(m)); });
   throw_error<dtype_error>("a ", name_of(m.type), " matrix cannot be multiplied in ", name_of(dtype_of<T>),
                            ": convert it first");

@@ -38,6 +38,12 @@ inline std::uint8_t nearest_nf4(float x) noexcept {
   return static_cast<std::uint8_t>(low);
 }
 
+/// Writes the code of value i, whose place holds zero.
+inline void put_nibble(std::uint8_t* q, index_t i, unsigned code) noexcept {
+  const nibble_place at = place_of_nibble(i);
+  q[at.byte] = static_cast<std::uint8_t>(q[at.byte] | code << at.shift);
+}
+
 }  // namespace detail
 
 /// The first n <= 32 values into a block, the others zero. scale = largest magnitude / 127; codes round half away from
@@ -58,8 +64,7 @@ inline q4_0_block quantize_q4_0(const float* x, index_t n) noexcept {
   b.scale = to_f16(scale);
   for (index_t i = 0; i < q4_0_block::count; ++i) {
     const float v = i < n && inverse != 0 ? detail::product(x[i], inverse) + 8.5f : 8.5f;
-    const auto code = static_cast<unsigned>(v < 15 ? v : 15.0f);
-    b.q[i % 16] = static_cast<std::uint8_t>(b.q[i % 16] | (code << (i < 16 ? 0 : 4)));
+    detail::put_nibble(b.q, i, static_cast<unsigned>(v < 15 ? v : 15.0f));
   }
   return b;
 }
@@ -68,11 +73,8 @@ inline q4_0_block quantize_q4_0(const float* x, index_t n) noexcept {
 inline nf4_block quantize_nf4(const float* x, index_t n) noexcept {
   nf4_block b{};
   b.largest = __builtin_fabsf(detail::extreme(x, n));
-  for (index_t i = 0; i < nf4_block::count; ++i) {
-    const unsigned code = detail::nearest_nf4(i < n && b.largest > 0 ? x[i] / b.largest : 0.0f);
-    std::uint8_t& to = b.q[i / 32 * 16 + i % 16];
-    to = static_cast<std::uint8_t>(to | (code << ((i & 16) == 0 ? 0 : 4)));
-  }
+  for (index_t i = 0; i < nf4_block::count; ++i)
+    detail::put_nibble(b.q, i, detail::nearest_nf4(i < n && b.largest > 0 ? x[i] / b.largest : 0.0f));
   return b;
 }
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Changing the type that frozen weights are stored in. Read next: nn/filter.hpp, core/blocks.hpp.
 #pragma once
-#include "graft/nn/quantize.hpp"
 #include "graft/nn/filter.hpp"
+#include "graft/nn/quantize.hpp"
 
 namespace graft {
 
