@@ -4,6 +4,7 @@
 // Ends with: checkpointing keeps [0-9]+ % of the bytes; the loss is the same to the bit
 #include <cstdint>
 #include <cstdio>
+#include <string>
 #include <vector>
 
 #include "graft/graft.hpp"
@@ -13,6 +14,7 @@ namespace {
 struct cost {
   double loss;
   graft::meter::row all, attention, mlp;
+  std::string table;
 };
 
 // [excerpt meter]
@@ -27,7 +29,8 @@ cost measure(graft::context& ctx, graft::llama<float>& model, const graft::token
     loss = static_cast<double>(l.item());
   }
   ctx.cost = nullptr;
-  return {loss, meter.total(), meter.total("model.layers.0.self_attn"), meter.total("model.layers.0.mlp")};
+  return {loss, meter.total(), meter.total("model.layers.0.self_attn"), meter.total("model.layers.0.mlp"),
+          graft::cost_table(meter)};
 }
 // [/excerpt meter]
 
@@ -56,6 +59,7 @@ int main() {
   print("  attention of layer 0", plain.attention);
   print("  feed-forward of layer 0", plain.mlp);
   // [/excerpt lora]
+  std::printf("%s", plain.table.c_str());  // time and memory by operation
 
   // [excerpt checkpointing]
   model.checkpointing = true;  // keep the input of each layer, compute the layer again in the backward pass

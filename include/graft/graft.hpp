@@ -3,6 +3,7 @@
 // Files are in graft/io.hpp, tokenizers in graft/text.hpp, decompositions in graft/linalg.hpp.
 #pragma once
 #include "graft/autograd/checkpoint.hpp"
+#include "graft/autograd/cost_table.hpp"
 #include "graft/autograd/custom.hpp"
 #include "graft/autograd/gradcheck.hpp"
 #include "graft/core/thread_pool.hpp"

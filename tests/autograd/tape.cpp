@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "graft/autograd/tape.hpp"
 
+#include <algorithm>
+
 #include "graft/autograd/checkpoint.hpp"
+#include "graft/autograd/cost_table.hpp"
 #include "graft/nn/parameter.hpp"
 #include "graft/ops/elementwise.hpp"
 #include "graft/ops/linear.hpp"
 #include "graft/ops/reduce.hpp"
+#include "graft/optim/adamw.hpp"
 #include "support/allocations.hpp"
 #include "support/catch.hpp"
 #include "support/near.hpp"
@@ -177,4 +181,37 @@ TEST_CASE("the meter reports by module path and its parts add up") {
   CHECK(m.total("layers").nodes == 2);
   CHECK(m.total("layer").flops == 0);  // whole segments only
   CHECK(m.total().flops == m.total("layers").flops);
+}
+
+TEST_CASE("the meter gives every moment to an operation or to the outside, and every saved byte to one operation") {
+  context ctx;
+  meter m;
+  ctx.cost = &m;
+  parameter<float, 2> w(random_tensor<float, 2>({64, 64}, 1));
+  const auto x = random_tensor<float, 2>({32, 64}, 2);
+  {
+    tape<float> t(ctx);
+    const auto h = silu(t, linear(t, t.constant(x.view()), t.leaf(w)));
+    const auto loss = sum(t, multiply(t, h, h));
+    CHECK(m.total().saved_bytes > 0);
+    std::size_t by_operation = 0;
+    for (const auto& r : m.operations()) by_operation += r.saved_bytes;
+    CHECK(by_operation == m.total().saved_bytes);
+    t.backward(loss);
+  }
+  adamw<float> optimizer({parameter_ref<float>{"w", &w}});
+  optimizer.step(ctx);
+
+  double by_operation = 0;
+  for (const auto& r : m.operations()) by_operation += r.forward_seconds + r.backward_seconds;
+  CHECK(by_operation > 0);
+  CHECK(m.total().forward_seconds + m.total().backward_seconds == Approx(by_operation));
+  const auto row = [&](std::string_view name) { return *std::find_if(m.operations().begin(), m.operations().end(), [&](const auto& r) { return r.name == name; }); };
+  CHECK(row("linear").calls == 1);
+  CHECK(row("linear").flops == 2 * 32 * 64 * 64);
+  CHECK(row("linear").backward_seconds > 0);
+  CHECK(row("adamw").calls == 1);
+  const std::string table = cost_table(m);
+  CHECK(table.find("linear") != std::string::npos);
+  CHECK(table.find("outside operations") != std::string::npos);
 }

@@ -112,6 +112,30 @@ TEST_CASE("an adapter on the last layer saves nothing below it and records nothi
   CHECK(m.total().saved_bytes == 0);
 }
 
+TEST_CASE("what the meter says is saved is what the pool has given out", "[law]") {
+  for (const bool checkpointing : {false, true}) {
+    context ctx;
+    meter m;
+    ctx.cost = &m;
+    auto config = test::small_llama_config(4);
+    config.max_position_embeddings = 2000, config.hidden_size = 96;
+    llama<float> model(config);
+    initialize(model, 1, 0.15);
+    freeze(model);
+    model.checkpointing = checkpointing;
+    attach(model, all_linear(), lora_options{.rank = 4});
+    const auto batch = test::random_batch({1900, 2000});  // so much that the tape's own records do not count
+    tape<float> t(ctx);
+    {
+      const auto loss = model.loss(t, batch);
+      CHECK(loss.needs_grad());
+    }
+    const double saved = static_cast<double>(m.total().saved_bytes), live = static_cast<double>(ctx.pool().live_bytes());
+    CHECK(saved >= 0.98 * live);
+    CHECK(saved <= live);
+  }
+}
+
 TEST_CASE("the second training step allocates nothing", "[law]") {
   const auto batch = test::random_batch({9, 5});
   for (const index_t threads : {1, 3}) {

@@ -36,7 +36,7 @@ namespace detail {
 struct saved_buffer {
   buffer_handle buffer;
   saved_buffer* next;
-  std::size_t meter_row;
+  meter::place place;
 };
 
 struct tape_node {
@@ -45,6 +45,7 @@ struct tape_node {
   void* slot = nullptr;    // a leaf's gradient_slot
   buffer_handle gradient;  // what arrived so far
   saved_buffer* saved = nullptr;
+  meter::place place;      // of the operation, while a meter listens
   extents<max_rank> shape{};
 };
 
@@ -95,15 +96,38 @@ class tape_store {
   /// Keeps a buffer for the node that is recorded next.
   void save(const buffer_handle& b) {
     if (!b) return;
-    pending_ = ::new (allocate(sizeof(saved_buffer))) saved_buffer{b, pending_, meter_row_};
-    if (ctx_.cost != nullptr && b.saves()++ == 0) ctx_.cost->save(meter_row_, b.capacity());
+    pending_ = ::new (allocate(sizeof(saved_buffer))) saved_buffer{b, pending_, {}};
   }
-  saved_buffer* take_pending() noexcept { return std::exchange(pending_, nullptr); }
   void drop_pending() noexcept {
-    while (pending_ != nullptr) release(std::exchange(pending_, pending_->next));
+    while (pending_ != nullptr) std::exchange(pending_, pending_->next)->~saved_buffer();
+  }
+  /// Gives the pending buffers to a node.
+  void keep_pending(tape_node& n, meter::place at) {
+    n.place = at;
+    n.saved = std::exchange(pending_, nullptr);
+    if (ctx_.cost == nullptr) return;
+    for (saved_buffer* s = n.saved; s != nullptr; s = s->next) {
+      s->place = at;
+      if (s->buffer.saves()++ == 0) ctx_.cost->save(at, s->buffer.capacity());
+    }
   }
   void release_saved(tape_node& n) noexcept {
     while (n.saved != nullptr) release(std::exchange(n.saved, n.saved->next));
+  }
+
+  // What a meter hears, where one listens.
+  meter::place finish_forward(const op_info& op, bool recorded) {
+    if (ctx_.cost == nullptr) return {};
+    if (path_length_ == 0) module_ = ctx_.cost->module_row({});
+    const meter::place at{module_, ctx_.cost->operation_row(op.name)};
+    ctx_.cost->count_forward(at, op.flops, recorded);
+    return at;
+  }
+  void finish_backward(const tape_node& n) {
+    if (ctx_.cost != nullptr) ctx_.cost->count_backward(n.place);
+  }
+  void leave_operations() {
+    if (ctx_.cost != nullptr) ctx_.cost->count_outside();
   }
 
   // The module path, kept only while a meter listens.
@@ -113,23 +137,19 @@ class tape_store {
     if (path_length_ != 0) path_[path_length_++] = '.';
     std::memcpy(path_ + path_length_, name.data(), name.size());
     path_length_ += name.size();
-    meter_row_ = ctx_.cost->row_of({path_, path_length_});
+    module_ = ctx_.cost->module_row({path_, path_length_});
     return before;
   }
   void leave(std::size_t before) {
     path_length_ = before;
-    if (ctx_.cost != nullptr) meter_row_ = ctx_.cost->row_of({path_, path_length_});
-  }
-  std::size_t meter_row() {
-    if (ctx_.cost != nullptr && path_length_ == 0) meter_row_ = ctx_.cost->row_of({});
-    return meter_row_;
+    if (ctx_.cost != nullptr) module_ = ctx_.cost->module_row({path_, path_length_});
   }
   std::string_view path() const noexcept { return {path_, path_length_}; }
 
  private:
   void release(saved_buffer* s) noexcept {
     if (ctx_.cost != nullptr && s->buffer.saves() > 0 && --s->buffer.saves() == 0)
-      ctx_.cost->release(s->meter_row, s->buffer.capacity());
+      ctx_.cost->release(s->place, s->buffer.capacity());
     s->~saved_buffer();
   }
 
@@ -140,7 +160,7 @@ class tape_store {
   std::byte *arena_ = nullptr, *arena_end_ = nullptr;
   buffer_handle chunks_;  // a list: every chunk begins with the handle of the one before it
   saved_buffer* pending_ = nullptr;
-  std::size_t meter_row_ = 0;
+  std::uint32_t module_ = 0;
   std::size_t path_length_ = 0;
   char path_[240];
 };
@@ -153,7 +173,9 @@ class tape_store {
 template <class T>
 class tape {
  public:
-  explicit tape(context& c, recording r = recording::on, batch_info b = {}) : batch(b), store_(c), recording_(r == recording::on) {}
+  explicit tape(context& c, recording r = recording::on, batch_info b = {}) : batch(b), store_(c), recording_(r == recording::on) {
+    store_.leave_operations();
+  }
 
   context& ctx() noexcept { return store_.ctx(); }
   bool is_recording() const noexcept { return recording_; }
@@ -229,13 +251,13 @@ class tape {
   template <std::size_t R, class F>
   void record(op_info op, var<T, R>& out, bool any_input_needs_grad, F f) {
     static_assert(std::is_trivially_destructible_v<F>, "graft: a backward function captures views and numbers, not owners");
-    if (ctx().cost != nullptr) ctx().cost->count_flops(store_.meter_row(), op.flops);
-    if (!recording_ || !any_input_needs_grad) return store_.drop_pending();
-    if (ctx().cost != nullptr) ctx().cost->count_node(store_.meter_row());
+    const bool recorded = recording_ && any_input_needs_grad;
+    const meter::place at = store_.finish_forward(op, recorded);
+    if (!recorded) return store_.drop_pending();
     out.id = add_node(out.value.shape);
     detail::tape_node& n = store_.node(out.id);
     n.closure = ::new (store_.allocate(sizeof(F))) F(f);
-    n.saved = store_.take_pending();
+    store_.keep_pending(n, at);
     n.run = [](detail::tape_node& self, void* t) {
       extents<R> shape{};
       for (std::size_t i = 0; i < R; ++i) shape[i] = self.shape[i];
@@ -334,9 +356,13 @@ class tape {
   }
   void sweep() {
     swept_ = true;
+    store_.leave_operations();
     for (running_ = store_.count(); running_-- > 0;) {
       detail::tape_node& n = store_.node(running_);
-      if (n.run != nullptr && n.gradient) n.run(n, this);
+      if (n.run != nullptr && n.gradient) {
+        n.run(n, this);
+        store_.finish_backward(n);
+      }
       store_.release_saved(n);
       n.gradient = {};
     }

@@ -17,7 +17,7 @@ GRAFT_INLINE void add_products(index_t depth, P s, index_t row_step, const T* co
   using batch = simd::batch<T, Arch>;
   constexpr index_t w = simd::width<T, Arch>;
   index_t k = 0;
-  const auto step = [&](auto load_s, auto load_f) __attribute__((always_inline)) {
+  const auto step = [&](auto load_s, auto load_f) GRAFT_INLINED {
     batch sv[Rows];
     GRAFT_UNROLL
     for (int r = 0; r < Rows; ++r) {

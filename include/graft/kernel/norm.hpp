@@ -32,13 +32,13 @@ void rms_norm(context& ctx, index_t rows, index_t columns, const T* x, const T* 
       const T* from = x + n * columns;
       T* to = y + n * columns;
       batch square(T(0));
-      detail::for_each_vector<T, Arch>(columns, [&](index_t c, index_t lanes) {
+      detail::for_each_vector<T, Arch>(columns, [&](index_t c, index_t lanes) GRAFT_INLINED {
         const batch v = simd::load_first<T, Arch>(from + c, lanes);
         square = simd::fma(v, v, square);
       });
       scale[n] = T(1) / std::sqrt(simd::sum(square) / static_cast<T>(columns) + static_cast<T>(eps));
       const batch by(scale[n]);
-      detail::for_each_vector<T, Arch>(columns, [&](index_t c, index_t lanes) {
+      detail::for_each_vector<T, Arch>(columns, [&](index_t c, index_t lanes) GRAFT_INLINED {
         simd::store_first(to + c, simd::load_first<T, Arch>(from + c, lanes) * by * simd::load_first<T, Arch>(gain + c, lanes), lanes);
       });
     }
@@ -55,13 +55,13 @@ void rms_norm_backward(context& ctx, index_t rows, index_t columns, const T* x, 
       const T *xr = x + n * columns, *dyr = dy + n * columns;
       T* dxr = dx + n * columns;
       batch dot(T(0));
-      detail::for_each_vector<T, Arch>(columns, [&](index_t c, index_t lanes) {
+      detail::for_each_vector<T, Arch>(columns, [&](index_t c, index_t lanes) GRAFT_INLINED {
         const batch g = simd::load_first<T, Arch>(dyr + c, lanes) * simd::load_first<T, Arch>(gain + c, lanes);
         dot = simd::fma(g, simd::load_first<T, Arch>(xr + c, lanes), dot);
       });
       const T s = scale[n];
       const batch by(s), along(-s * s * s * simd::sum(dot) / static_cast<T>(columns));
-      detail::for_each_vector<T, Arch>(columns, [&](index_t c, index_t lanes) {
+      detail::for_each_vector<T, Arch>(columns, [&](index_t c, index_t lanes) GRAFT_INLINED {
         const batch g = simd::load_first<T, Arch>(dyr + c, lanes) * simd::load_first<T, Arch>(gain + c, lanes);
         batch v = simd::fma(by, g, along * simd::load_first<T, Arch>(xr + c, lanes));
         if (beta != T(0)) v = simd::fma(batch(beta), simd::load_first<T, Arch>(dxr + c, lanes), v);
@@ -92,12 +92,12 @@ void layer_norm(context& ctx, index_t rows, index_t columns, const T* x, const T
       const T* from = x + n * columns;
       T* to = y + n * columns;
       batch sum(T(0));
-      detail::for_each_vector<T, Arch>(columns, [&](index_t c, index_t lanes) { sum += simd::load_first<T, Arch>(from + c, lanes); });
+      detail::for_each_vector<T, Arch>(columns, [&](index_t c, index_t lanes) GRAFT_INLINED { sum += simd::load_first<T, Arch>(from + c, lanes); });
       mean[n] = simd::sum(sum) / static_cast<T>(columns);
       const batch centre(mean[n]);
       T square = 0;
       batch squares(T(0));
-      detail::for_each_vector<T, Arch>(columns, [&](index_t c, index_t lanes) {
+      detail::for_each_vector<T, Arch>(columns, [&](index_t c, index_t lanes) GRAFT_INLINED {
         if (lanes == simd::width<T, Arch>) {
           const batch d = simd::load<T, Arch>(from + c) - centre;
           squares = simd::fma(d, d, squares);
@@ -107,7 +107,7 @@ void layer_norm(context& ctx, index_t rows, index_t columns, const T* x, const T
       });
       scale[n] = T(1) / std::sqrt((simd::sum(squares) + square) / static_cast<T>(columns) + static_cast<T>(eps));
       const batch by(scale[n]);
-      detail::for_each_vector<T, Arch>(columns, [&](index_t c, index_t lanes) {
+      detail::for_each_vector<T, Arch>(columns, [&](index_t c, index_t lanes) GRAFT_INLINED {
         const batch normal = (simd::load_first<T, Arch>(from + c, lanes) - centre) * by;
         simd::store_first(to + c, simd::fma(normal, simd::load_first<T, Arch>(gain + c, lanes), simd::load_first<T, Arch>(bias + c, lanes)), lanes);
       });
@@ -126,13 +126,13 @@ void layer_norm_backward(context& ctx, index_t rows, index_t columns, const T* x
       T* dxr = dx + n * columns;
       const batch centre(mean[n]), by(scale[n]);
       batch sum(T(0)), dot(T(0));  // lanes past the end have g = 0 and add nothing
-      detail::for_each_vector<T, Arch>(columns, [&](index_t c, index_t lanes) {
+      detail::for_each_vector<T, Arch>(columns, [&](index_t c, index_t lanes) GRAFT_INLINED {
         const batch g = simd::load_first<T, Arch>(dyr + c, lanes) * simd::load_first<T, Arch>(gain + c, lanes);
         sum += g;
         dot = simd::fma(g, (simd::load_first<T, Arch>(xr + c, lanes) - centre) * by, dot);
       });
       const batch mean_g(simd::sum(sum) / static_cast<T>(columns)), mean_gh(simd::sum(dot) / static_cast<T>(columns));
-      detail::for_each_vector<T, Arch>(columns, [&](index_t c, index_t lanes) {
+      detail::for_each_vector<T, Arch>(columns, [&](index_t c, index_t lanes) GRAFT_INLINED {
         const batch g = simd::load_first<T, Arch>(dyr + c, lanes) * simd::load_first<T, Arch>(gain + c, lanes);
         const batch h = (simd::load_first<T, Arch>(xr + c, lanes) - centre) * by;
         batch v = by * (g - mean_g - h * mean_gh);

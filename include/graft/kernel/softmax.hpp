@@ -33,7 +33,7 @@ GRAFT_INLINE T row_exponentials(T* row, index_t columns, T scale, T shift) {
   using batch = simd::batch<T, Arch>;
   const batch by(scale), less(-shift);
   batch sum(T(0));
-  for_each_vector<T, Arch>(columns, [&](index_t c, index_t lanes) {
+  for_each_vector<T, Arch>(columns, [&](index_t c, index_t lanes) GRAFT_INLINED {
     const batch e = simd::exp(simd::fma(by, simd::load_first<T, Arch>(row + c, lanes), less));
     simd::store_first(row + c, e, lanes);
     sum += simd::keep_first(e, lanes);
@@ -44,7 +44,7 @@ GRAFT_INLINE T row_exponentials(T* row, index_t columns, T scale, T shift) {
 template <class T, class Arch>
 GRAFT_INLINE void row_scale(T* row, index_t columns, T factor) {
   const simd::batch<T, Arch> by(factor);
-  for_each_vector<T, Arch>(columns, [&](index_t c, index_t lanes) {
+  for_each_vector<T, Arch>(columns, [&](index_t c, index_t lanes) GRAFT_INLINED {
     simd::store_first(row + c, simd::load_first<T, Arch>(row + c, lanes) * by, lanes);
   });
 }
@@ -73,11 +73,11 @@ void softmax_backward(context& ctx, index_t rows, index_t columns, const T* y, c
       const T *yr = y + n * columns, *dyr = dy + n * columns;
       T* dxr = dx + n * columns;
       batch dot(T(0));
-      detail::for_each_vector<T, Arch>(columns, [&](index_t c, index_t lanes) {
+      detail::for_each_vector<T, Arch>(columns, [&](index_t c, index_t lanes) GRAFT_INLINED {
         dot = simd::fma(simd::load_first<T, Arch>(yr + c, lanes), simd::load_first<T, Arch>(dyr + c, lanes), dot);
       });
       const batch mean(simd::sum(dot));
-      detail::for_each_vector<T, Arch>(columns, [&](index_t c, index_t lanes) {
+      detail::for_each_vector<T, Arch>(columns, [&](index_t c, index_t lanes) GRAFT_INLINED {
         batch v = simd::load_first<T, Arch>(yr + c, lanes) * (simd::load_first<T, Arch>(dyr + c, lanes) - mean);
         if (beta != T(0)) v = simd::fma(batch(beta), simd::load_first<T, Arch>(dxr + c, lanes), v);
         simd::store_first(dxr + c, v, lanes);

@@ -132,7 +132,7 @@ __attribute__((noinline)) void run_tile(index_t depth, const T* a, index_t lda, 
     GRAFT_UNROLL
     for (int j = 0; j < Vectors; ++j) acc[i][j] = batch(T(0));
   }
-  const auto accumulate = [&acc](more_terms<T> p) __attribute__((always_inline)) {
+  const auto accumulate = [&acc](more_terms<T> p) GRAFT_INLINED {
     for (index_t k = 0; k < p.depth; ++k) {
       if constexpr (Lies == broadcast::from_columns) simd::prefetch(p.a + 16 * p.lda);  // a line of its own in every step
       batch bv[Vectors];

@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "graft/autograd/meter.hpp"
 #include "graft/core/context.hpp"
 #include "graft/kernel/elementwise.hpp"
 #include "graft/nn/parameter.hpp"
@@ -34,6 +35,7 @@ class sgd {
 
   /// Updates every parameter that has a gradient, and clears the gradients. lr is multiplied by lr_scale.
   void step(context& ctx, double lr_scale = 1.0) {
+    if (ctx.cost != nullptr) ctx.cost->count_outside();
     const T rate = static_cast<T>(options_.lr * lr_scale), momentum = static_cast<T>(options_.momentum), decay = static_cast<T>(options_.weight_decay);
     for (auto& e : entries_) {
       const auto g = e.parameter.parameter->gradient_values();
@@ -50,6 +52,7 @@ class sgd {
       kernel::map<T>(ctx, n, w, T(1), [rate](auto a) { return a * decltype(a)(-rate); }, direction);
       e.parameter.parameter->clear_gradient();
     }
+    if (ctx.cost != nullptr) ctx.cost->count_work("sgd");
   }
   void step(double lr_scale = 1.0) {
     context serial;

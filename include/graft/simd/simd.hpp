@@ -231,7 +231,6 @@ GRAFT_INLINE void sum_each(const batch<T, Arch> (&v)[N], T* out) noexcept {
   GRAFT_INLINE batch<T, Arch> name(batch<T, Arch> x) noexcept { return xsimd::name(x); } \
   template <std::floating_point T>                                             \
   GRAFT_INLINE T name(T x) noexcept { return std::name(x); }
-GRAFT_SIMD_FUNCTION(exp)
 GRAFT_SIMD_FUNCTION(log)
 GRAFT_SIMD_FUNCTION(tanh)
 GRAFT_SIMD_FUNCTION(erf)
@@ -240,6 +239,37 @@ GRAFT_SIMD_FUNCTION(abs)
 GRAFT_SIMD_FUNCTION(sin)
 GRAFT_SIMD_FUNCTION(cos)
 #undef GRAFT_SIMD_FUNCTION
+
+#if defined(__AVX512F__)
+namespace detail {
+/// e^x = 2^n e^r with n whole and |r| <= log(2) / 2: a polynomial fitted to (e^r - 1 - r) / r^2 there, and an instruction that
+/// scales by 2^n and knows infinities and what is too small. Error below 1.1 units in the last place.
+GRAFT_INLINE __m512 exp(__m512 x) noexcept {
+  const auto constant = [](float c) GRAFT_INLINED { return _mm512_set1_ps(c); };
+  x = _mm512_min_ps(constant(89.f), _mm512_max_ps(constant(-105.f), x));  // in this order NaN stays NaN
+  const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, constant(1.44269504f)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  const __m512 r = _mm512_fnmadd_ps(n, constant(-2.12194440e-4f), _mm512_fnmadd_ps(n, constant(0.693359375f), x));  // log 2 in two parts
+  __m512 p = _mm512_fmadd_ps(constant(1.39261836e-3f), r, constant(8.36317905e-3f));
+  p = _mm512_fmadd_ps(p, r, constant(4.16665546e-2f));
+  p = _mm512_fmadd_ps(p, r, constant(1.66665770e-1f));
+  p = _mm512_fmadd_ps(p, r, constant(0.5f));
+  p = _mm512_fmadd_ps(_mm512_mul_ps(r, r), p, r);
+  return _mm512_scalef_ps(_mm512_add_ps(p, constant(1.f)), n);
+}
+}  // namespace detail
+#endif
+
+/// e^x. xsimd's is a tenth to a third slower on AVX-512, and half of a softmax's time.
+template <class T, class Arch>
+GRAFT_INLINE batch<T, Arch> exp(batch<T, Arch> x) noexcept {
+#if defined(__AVX512F__)
+  if constexpr (detail::is_vector<batch<T, Arch>, float, 64>) return detail::exp(x);
+  else
+#endif
+    return xsimd::exp(x);
+}
+template <std::floating_point T>
+GRAFT_INLINE T exp(T x) noexcept { return std::exp(x); }
 
 template <class T, class Arch>
 GRAFT_INLINE batch<T, Arch> max(batch<T, Arch> a, batch<T, Arch> b) noexcept { return xsimd::max(a, b); }

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the attention kernels share: how rows and heads lie, a block of scores, and products with the rows of one head.
+// Read next: kernel/attention.hpp.
+#pragma once
+#include <algorithm>
+#include <span>
+
+#include "graft/kernel/panel.hpp"
+
+namespace graft::kernel {
+
+/// How rows form sequences and columns form heads. Sequence s has query rows [query_offsets[s], query_offsets[s + 1]) and
+/// key rows likewise; its queries stand at the end of its keys, so that with a cache there are more keys than queries.
+/// Query head h reads key and value head h / (heads / kv_heads). Key rows of head g are at column g * head_size.
+struct attention_layout {
+  index_t heads = 1, kv_heads = 1, head_size = 0;
+  double scale = 1;
+  bool causal = true;
+  std::span<const index_t> query_offsets, key_offsets;
+
+  index_t sequences() const { return static_cast<index_t>(query_offsets.size()) - 1; }
+  index_t group() const { return heads / kv_heads; }
+};
+
+namespace detail {
+
+struct row_range {
+  index_t first, count;
+};
+inline row_range rows_of(std::span<const index_t> offsets, index_t s) {
+  const auto i = static_cast<std::size_t>(s);
+  return {offsets[i], offsets[i + 1] - offsets[i]};
+}
+
+/// Keys that query `i` of a sequence may see.
+inline index_t visible_keys(const attention_layout& at, index_t queries, index_t keys, index_t i) {
+  return at.causal ? std::min(keys, keys - queries + i + 1) : keys;
+}
+
+/// The tasks of a kernel that works on (sequence, head, block of rows), numbered for parallel_for without a list: every
+/// sequence gets as many as the longest one needs, and the surplus does nothing.
+struct block_grid {
+  index_t heads, rows, blocks;
+
+  block_grid(const attention_layout& at, std::span<const index_t> offsets, index_t head_count, index_t block_rows)
+      : heads(head_count), rows(block_rows), blocks(0) {
+    for (index_t s = 0; s < at.sequences(); ++s)
+      blocks = std::max(blocks, (rows_of(offsets, s).count + block_rows - 1) / block_rows);
+  }
+  index_t tasks(index_t sequences) const { return sequences * heads * blocks; }
+
+  /// Calls f(sequence, head, first row, rows) for task t unless it lies past the end of its sequence.
+  template <class F>
+  void run(index_t t, std::span<const index_t> offsets, F f) const {
+    const index_t block = t % blocks, head = t / blocks % heads, s = t / blocks / heads;
+    const index_t count = rows_of(offsets, s).count - block * rows;
+    if (count > 0) f(s, head, block * rows, std::min(count, rows));
+  }
+};
+
+/// Scores of a block of queries and some keys, score(k, i) of key k and query i at scores[k * width + i]: queries stand in the lanes
+/// of vectors, so that what belongs to a query (a maximum, a sum) is a lane, and masked pairs inside a vector are those of the
+/// diagonal alone.
+template <class T, class Arch>
+struct score_block {
+  using batch = simd::batch<T, Arch>;
+  static constexpr index_t lanes = simd::width<T, Arch>, width = tile_shape<T, Arch>::columns;
+  index_t queries, keys;  // at most `width` queries
+  index_t first_sees;     // keys that query 0 sees; may lie outside the block
+  bool causal;            // then every next query sees one more
+
+  /// Keys of this block that query i sees.
+  index_t sees(index_t i) const { return std::clamp<index_t>(first_sees + (causal ? std::min(i, queries - 1) : 0), 0, keys); }
+  /// The first query that sees key k, or the last one of all.
+  index_t seen_from(index_t k) const { return causal ? std::clamp<index_t>(k + 1 - first_sees, 0, queries - 1) : 0; }
+  /// How many queries, or keys, a product takes at a time: few on the diagonal, to pass over pairs that nobody sees.
+  index_t step() const { return sees(0) == keys ? width : lanes; }
+  /// Queries rounded up to whole vectors.
+  index_t padded() const { return (queries + lanes - 1) / lanes * lanes; }
+
+  /// scores(k, i) = alpha * sum over c of rows(k, c) panel(c, i), wherever a query of i's vector sees key k.
+  void multiply(const T* rows, index_t row_step, index_t depth, const T* panel, T alpha, T* scores) const {
+    index_t done = 0;
+    for (index_t i = 0; i < queries; i += lanes) {
+      const index_t end = sees(i + lanes - 1);
+      if (end == done) continue;
+      run_panel<broadcast::from_rows, store::straight, T, Arch>(end - done, depth, rows + done * row_step, row_step, panel + i, width,
+                                                                {scores + done * width + i, width, alpha, T(0), padded() - i});
+      done = end;
+    }
+  }
+
+  /// Goes over the keys from k on for the vector of queries at i: seen(k) where all of them see the key, partly(k, which) where
+  /// only some do, hidden(k) where none does.
+  template <class Seen, class Partly, class Hidden>
+  GRAFT_INLINE void for_each_key(index_t i, index_t k, Seen seen, Partly partly, Hidden hidden) const {
+    const index_t whole = sees(i), end = sees(i + lanes - 1);
+    for (; k < whole; ++k) seen(k);
+    for (; k < end; ++k) partly(k, lane_numbers() >= batch(static_cast<T>(k + 1 - first_sees - i)));
+    for (; k < keys; ++k) hidden(k);
+  }
+
+ private:
+  static batch lane_numbers() {
+    T numbers[static_cast<std::size_t>(lanes)];
+    for (index_t l = 0; l < lanes; ++l) numbers[l] = static_cast<T>(l);
+    return simd::load<T, Arch>(numbers);
+  }
+};
+
+inline constexpr index_t keys_at_once = 96;  // of multiply_head
+
+/// Columns a value product handles at once: head_size split into equal whole-vector parts no wider than the widest tile.
+template <class T, class Arch>
+constexpr index_t value_width(index_t head_size) {
+  constexpr index_t lanes = simd::width<T, Arch>, most = tile_shape<T, Arch>::most_vectors * lanes;
+  const index_t parts = (head_size + most - 1) / most;
+  return ((head_size + parts - 1) / parts + lanes - 1) / lanes * lanes;
+}
+
+/// One part of multiply_head: `columns` of v, whole vectors.
+template <broadcast Lies, class T, class Arch>
+void multiply_part(index_t rows, index_t depth, const T* p, index_t ldp, const T* v, index_t ldv, const tile_output<T>& out) {
+  using shape = tile_shape<T, Arch>;
+  if constexpr (shape::most_vectors > shape::vectors)
+    if (out.columns > shape::columns) return run_whole_panel<shape::most_vectors, Lies, T, Arch>(rows, depth, p, ldp, v, ldv, out);
+  run_panel<Lies, store::straight, T, Arch>(rows, depth, p, ldp, v, ldv, out);
+}
+
+/// out(i, c) = alpha * sum over k of p(i, k) v(k, c) + beta * out: rows of p times a head's columns of v, read in place, as many
+/// keys at a time as stay at hand for all rows. The tile reads whole vectors: where these would pass the end of v's rows, which
+/// is `room` elements from v, columns are copied first.
+template <broadcast Lies, class T, class Arch>
+void multiply_head(index_t rows, index_t depth, const T* p, index_t ldp, const T* v, index_t ldv, index_t room, index_t head_size,
+                   T* out, index_t ldo, T alpha, T beta, T* edge) {
+  const index_t width = value_width<T, Arch>(head_size);
+  for (index_t k = 0; k < depth; k += keys_at_once) {
+    const index_t steps = std::min(keys_at_once, depth - k);
+    const T* const from = Lies == broadcast::from_rows ? p + k : p + k * ldp;
+    const T add = k == 0 ? beta : T(1);
+    for (index_t c = 0; c < head_size; c += width) {
+      const index_t columns = std::min(width, head_size - c);
+      const T* part = v + k * ldv + c;
+      index_t step = ldv;
+      if (columns % simd::width<T, Arch> != 0 && c + width > room) {
+        pack_columns<T, Arch>(part, ldv, columns, steps, edge, width);
+        part = edge;
+        step = width;
+      }
+      multiply_part<Lies, T, Arch>(rows, steps, from, ldp, part, step, {out + c, ldo, alpha, add, columns});
+    }
+  }
+}
+
+/// Whether a head's columns fill enough vectors to be the lanes of a tile; else the queries are.
+template <class T, class Arch>
+constexpr bool fills_vectors(index_t head_size) { return head_size % simd::width<T, Arch> == 0 && head_size >= 2 * simd::width<T, Arch>; }
+
+}  // namespace detail
+}  // namespace graft::kernel
