@@ -42,6 +42,21 @@ std::vector<std::int32_t> example_sequence(const bench::step_options& o, long b,
   return ids;
 }
 
+/// One more step with the meter on: the table, and how much of the step's time its operations explain.
+template <class Step>
+void print_cost(graft::context& ctx, graft::meter& cost, Step step) {
+  ctx.cost = &cost;
+  cost.reset();
+  const double before = bench::wall_seconds();
+  step();
+  const double seconds = bench::wall_seconds() - before;
+  ctx.cost = nullptr;
+  std::fputs(graft::cost_table(cost).c_str(), stderr);
+  double explained = 0;
+  for (const graft::meter::row& r : cost.operations()) explained += r.forward_seconds + r.backward_seconds;
+  bench::print_value("explained_by_operations", explained / seconds);
+}
+
 /// Prints the losses of the first steps, or trains for a while and prints rates. A flop count of 0 is unknown.
 template <class M>
 void train(M& model, const graft::token_batch& batch, const bench::step_options& o, double flops) {
@@ -67,8 +82,10 @@ void train(M& model, const graft::token_batch& batch, const bench::step_options&
   }
   ctx.cost = &cost;
   const double first_loss = step();
+  const double saved_bytes = static_cast<double>(cost.total().peak_saved_bytes);
   ctx.cost = nullptr;
   const bench::step_times times = bench::time_steps(o, step);
+  if (o.cost) print_cost(ctx, cost, step);
   const std::size_t before = graft::test::allocations();
   const double last_loss = step();
   const std::size_t allocations = graft::test::allocations() - before;
@@ -77,7 +94,7 @@ void train(M& model, const graft::token_batch& batch, const bench::step_options&
   bench::print_value("peak_rss_mib", bench::peak_rss_bytes() / 1048576);  // before the machine is measured, which takes memory too
   bench::print_value("loss_first", first_loss);
   bench::print_value("loss_last", last_loss);
-  bench::print_value("saved_mib", static_cast<double>(cost.total().peak_saved_bytes) / 1048576);
+  bench::print_value("saved_mib", saved_bytes / 1048576);
   bench::print_value("allocations_a_step", static_cast<double>(allocations));
   if (flops == 0) return;
   bench::print_value("mflop_per_token", flops * 1e-6);

@@ -21,6 +21,7 @@ struct step_options {
   long batch = 1, tokens = 256;  // sequences, and tokens of each
   int threads = 1;
   bool checkpointing = false;
+  bool cost = false;  // ours only: print time and memory by operation
 };
 
 constexpr double step_rate = 1e-3;   // of AdamW, everything else as PyTorch's default
@@ -30,14 +31,14 @@ constexpr int verified_steps = 3;
 inline step_options parse_step_options(int argc, char** argv) {
   step_options o;
   const auto usage = [&] {
-    std::fprintf(stderr, "usage: %s [--model NAME] [--verify FOLDER] [--warm N] [--steps N] [--batch N] [--tokens N] [--threads N] [--checkpointing]\n",
+    std::fprintf(stderr, "usage: %s [--model NAME] [--verify FOLDER] [--warm N] [--steps N] [--batch N] [--tokens N] [--threads N] [--checkpointing] [--cost]\n",
                  argv[0]);
     std::exit(2);
   };
   for (int i = 1; i < argc; ++i) {
     const std::string name = argv[i];
-    if (name == "--checkpointing") {
-      o.checkpointing = true;
+    if (name == "--checkpointing" || name == "--cost") {
+      (name == "--cost" ? o.cost : o.checkpointing) = true;
       continue;
     }
     if (++i == argc) usage();

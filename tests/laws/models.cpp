@@ -159,6 +159,25 @@ TEST_CASE("the second training step allocates nothing", "[law]") {
   }
 }
 
+TEST_CASE("nor does the second step of a classifier, however it pools", "[law]") {
+  for (const pooling how : {pooling::mean, pooling::cls, pooling::pooler}) {
+    context ctx;
+    auto model = small_classifier(how);
+    unfreeze(model);
+    adamw<double> optimizer(trainable(model), {});
+    const auto batch = labelled_batch();
+    const auto step = [&] {
+      tape<double> t(ctx, recording::on, {true, 1, {}});
+      t.backward(model.loss(t, batch));
+      optimizer.step(ctx);
+    };
+    step();
+    const std::size_t before = test::allocations();
+    step();
+    CHECK(test::allocations() == before);
+  }
+}
+
 TEST_CASE("a training run gives the same bits on any number of threads", "[law]") {
   auto batch = test::random_batch({40, 23, 60});
   const auto run = [&](executor_ref executor) {

@@ -229,10 +229,15 @@ class tape {
   /// Elements that must live as long as the tape: a copy in its arena.
   template <class E>
   std::span<const E> keep(std::span<const E> elements) {
+    const std::span<E> to = keep_room<E>(elements.size());
+    if (!elements.empty()) std::memcpy(to.data(), elements.data(), elements.size_bytes());
+    return to;
+  }
+  /// The same for the caller to fill.
+  template <class E>
+  std::span<E> keep_room(std::size_t count) {
     static_assert(std::is_trivially_copyable_v<E>);
-    E* to = static_cast<E*>(store_.allocate(elements.size_bytes() + 1));
-    if (!elements.empty()) std::memcpy(to, elements.data(), elements.size_bytes());
-    return {to, elements.size()};
+    return {static_cast<E*>(store_.allocate(count * sizeof(E) + 1)), count};
   }
 
   /// Keeps x for the backward pass of the operation that is recorded next.

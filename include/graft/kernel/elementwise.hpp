@@ -86,19 +86,19 @@ GRAFT_INLINE V constant(double c) {
 
 struct relu_function {
   template <class V>
-  static V value(V x) { return simd::max(x, V(0)); }
+  GRAFT_INLINE static V value(V x) { return simd::max(x, V(0)); }
   template <class V>
-  static V derivative(V x) { return simd::select(x > V(0), V(1), V(0)); }
+  GRAFT_INLINE static V derivative(V x) { return simd::select(x > V(0), V(1), V(0)); }
 };
 
 /// x * sigmoid(x). Source: Elfwing et al. 2017.
 struct silu_function {
   template <class V>
-  static V sigmoid(V x) { return V(1) / (V(1) + simd::exp(V(0) - x)); }
+  GRAFT_INLINE static V sigmoid(V x) { return V(1) / (V(1) + simd::exp(V(0) - x)); }
   template <class V>
-  static V value(V x) { return x * sigmoid(x); }
+  GRAFT_INLINE static V value(V x) { return x * sigmoid(x); }
   template <class V>
-  static V derivative(V x) {
+  GRAFT_INLINE static V derivative(V x) {
     const V s = sigmoid(x);
     return s * (V(1) + x * (V(1) - s));
   }
@@ -107,21 +107,21 @@ struct silu_function {
 /// x * Phi(x) with the normal distribution's Phi. Source: Hendrycks and Gimpel 2016.
 struct gelu_erf_function {
   template <class V>
-  static V phi(V x) { return detail::constant<V>(0.5) * (V(1) + simd::erf(x * detail::constant<V>(0.70710678118654752))); }
+  GRAFT_INLINE static V phi(V x) { return detail::constant<V>(0.5) * (V(1) + simd::erf(x * detail::constant<V>(0.70710678118654752))); }
   template <class V>
-  static V value(V x) { return x * phi(x); }
+  GRAFT_INLINE static V value(V x) { return x * phi(x); }
   template <class V>
-  static V derivative(V x) { return phi(x) + x * detail::constant<V>(0.39894228040143268) * simd::exp(detail::constant<V>(-0.5) * x * x); }
+  GRAFT_INLINE static V derivative(V x) { return phi(x) + x * detail::constant<V>(0.39894228040143268) * simd::exp(detail::constant<V>(-0.5) * x * x); }
 };
 
 /// 0.5 x (1 + tanh u), u = sqrt(2/pi) (x + 0.044715 x^3), written as x * sigmoid(2u).
 struct gelu_tanh_function {
   template <class V>
-  static V twice_u(V x) { return detail::constant<V>(1.5957691216057308) * (x + detail::constant<V>(0.044715) * x * x * x); }
+  GRAFT_INLINE static V twice_u(V x) { return detail::constant<V>(1.5957691216057308) * (x + detail::constant<V>(0.044715) * x * x * x); }
   template <class V>
-  static V value(V x) { return x * silu_function::sigmoid(twice_u(x)); }
+  GRAFT_INLINE static V value(V x) { return x * silu_function::sigmoid(twice_u(x)); }
   template <class V>
-  static V derivative(V x) {
+  GRAFT_INLINE static V derivative(V x) {
     const V s = silu_function::sigmoid(twice_u(x));
     return s + x * s * (V(1) - s) * detail::constant<V>(1.5957691216057308) * (V(1) + detail::constant<V>(3 * 0.044715) * x * x);
   }
@@ -129,9 +129,9 @@ struct gelu_tanh_function {
 
 struct tanh_function {
   template <class V>
-  static V value(V x) { return simd::tanh(x); }
+  GRAFT_INLINE static V value(V x) { return simd::tanh(x); }
   template <class V>
-  static V derivative(V x) {
+  GRAFT_INLINE static V derivative(V x) {
     const V t = simd::tanh(x);
     return V(1) - t * t;
   }

@@ -223,9 +223,9 @@ struct bert {
         throw_error<shape_error>("bert: sequence ", s, " has no tokens to pool");
     const auto x = hidden(t, batch);
     if (how == pooling::mean) return mean_rows(t, x, t.batch.sequence_offsets);
-    std::vector<std::int32_t> first;
-    for (index_t s = 0; s < batch.sequences(); ++s) first.push_back(static_cast<std::int32_t>(batch.offsets[static_cast<std::size_t>(s)]));
-    const auto rows = take_rows(t, x, t.keep(std::span<const std::int32_t>(first)));
+    const auto first = t.template keep_room<std::int32_t>(static_cast<std::size_t>(batch.sequences()));
+    for (std::size_t s = 0; s < first.size(); ++s) first[s] = static_cast<std::int32_t>(batch.offsets[s]);
+    const auto rows = take_rows(t, x, std::span<const std::int32_t>(first));
     if (how == pooling::cls) return rows;
     if (!pooler) throw_error<state_error>("bert: this checkpoint has no pooler; use mean or cls pooling");
     return tanh(t, (*pooler)(t, rows));
