@@ -89,15 +89,16 @@ def step(command, o, *more):
 def verify_steps(commands, o):
     """From one saved model and adapter, all programs that can load it must print the losses that plain PyTorch prints."""
     for model in dict.fromkeys(option(c, "--model", "") for c in commands):
-        mine = [c for c in commands if option(c, "--model", "") == model and not c.startswith("bench_lora_step_libtorch")]
+        mine = [c for c in commands
+                if option(c, "--model", "") == model and not c.startswith("bench_lora_step_libtorch") and "--last-only" not in c]
         folder = o.work / model
-        plain = " ".join(["lora_step_torch.py", *re.sub(r"--(checkpointing|bf16|threads \d+)", "", mine[0]).split()[1:]])
+        plain = " ".join(["lora_step_torch.py", *re.sub(r"--(checkpointing|bf16|threads \d+|dtype \w+)", "", mine[0]).split()[1:]])
         if not (folder / "adapter" / "adapter_config.json").exists():
             step(plain, o, "--make", str(folder))
         expected = step(plain, o, "--verify", str(folder))
         for command in (c for c in mine if c != plain):
             got = step(command, o, "--verify", str(folder))
-            near = 1e-2 if "--bf16" in command else 1e-4
+            near = 1e-2 if "--bf16" in command or "--dtype" in command else 1e-4
             for name in (n for n in expected if n.startswith("loss_") or n == "trainable_parameters"):
                 if not abs(got[name] - expected[name]) <= near * abs(expected[name]):
                     raise Failure(f"{command}: {name} is {got[name]}, PyTorch's is {expected[name]}")
@@ -112,7 +113,7 @@ def measure_steps(commands, o):
                 raise Failure(f"{command}: the loss of a random model is {values['loss_first']}")
             measured[command].append(values)
     for row in o.rows:
-        if isinstance(row, table.Step) and measured[row.ours][0]["trainable_parameters"] != measured[row.peer][0]["trainable_parameters"]:
+        if isinstance(row, table.Step) and row.ours.split()[0] != row.peer.split()[0] and measured[row.ours][0]["trainable_parameters"] != measured[row.peer][0]["trainable_parameters"]:
             raise Failure(f"{row.name}: not the same number of trainable parameters")
     return measured
 

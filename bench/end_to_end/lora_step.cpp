@@ -3,8 +3,13 @@
 // libtorch and in PyTorch with peft; steps.hpp has the options. With --verify it prints the first losses of a saved model.
 //   smollm-135m, stories-260k: rank 8 on all linear layers, next-token loss
 //   minilm: an encoder and a head for two labels, rank 8 on query and value, the head trained
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
+#include <fstream>
 #include <string>
 
 #include "graft/core/thread_pool.hpp"
@@ -101,14 +106,79 @@ void train(M& model, const graft::token_batch& batch, const bench::step_options&
   bench::print_value("share_of_peak", flops * static_cast<double>(o.batch * o.tokens) / bench::median(times.computed) / bench::fma_peak());
 }
 
-void train_llama(const bench::step_options& o) {
+graft::dtype parse_dtype(const std::string& name) {
+  for (const graft::dtype type : {graft::dtype::bf16, graft::dtype::f16, graft::dtype::q8_0, graft::dtype::q4_0, graft::dtype::nf4})
+    if (graft::name_of(type) == name) return type;
+  graft::throw_error<graft::option_error>("--dtype \"", name, "\" is not one of bf16, f16, q8_0, q4_0, nf4");
+}
+
+/// A folder with the random model in `dtype`, written by a process of its own: what it took to make is not part of this
+/// program's peak memory, as it is not for a user who loads a checkpoint.
+class stored_model {
+ public:
+  explicit stored_model(const bench::step_options& o)
+      : folder_(std::filesystem::temp_directory_path() / ("graft_lora_step_" + std::to_string(::getpid()))) {
+    const pid_t child = ::fork();
+    if (child == 0) {
+      write(o);
+      std::_Exit(0);
+    }
+    int status = 0;
+    ::waitpid(child, &status, 0);
+    if (status != 0) graft::throw_error<graft::state_error>("the model in ", o.dtype, " could not be written to ", folder_.string());
+  }
+  stored_model(const stored_model&) = delete;
+  ~stored_model() {
+    std::error_code ignored;
+    std::filesystem::remove_all(folder_, ignored);
+  }
+  std::string path() const { return folder_.string(); }
+
+ private:
+  void write(const bench::step_options& o) const try {
+    auto model = graft::load_or_make_llama<float>("random:" + o.model);
+    graft::store_weights_as(model, parse_dtype(o.dtype));
+    std::filesystem::create_directories(folder_);
+    graft::save_safetensors(folder_ / "model.safetensors", graft::save_state(model));
+    const graft::llama_config& c = model.config;
+    std::ofstream(folder_ / "config.json")
+        << "{\"model_type\": \"llama\", \"vocab_size\": " << c.vocab_size << ", \"hidden_size\": " << c.hidden_size
+        << ", \"intermediate_size\": " << c.intermediate_size << ", \"num_hidden_layers\": " << c.num_hidden_layers
+        << ", \"num_attention_heads\": " << c.num_attention_heads << ", \"num_key_value_heads\": " << c.num_key_value_heads
+        << ", \"head_dim\": " << c.head_dim << ", \"max_position_embeddings\": " << c.max_position_embeddings
+        << ", \"rms_norm_eps\": " << c.rms_norm_eps << ", \"hidden_act\": \"silu\", \"tie_word_embeddings\": "
+        << (c.tie_word_embeddings ? "true" : "false") << "}\n";
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "bench_lora_step: %s\n", e.what());
+    std::_Exit(1);
+  }
+
+  std::filesystem::path folder_;
+};
+
+graft::llama<float> make_llama(const bench::step_options& o) {
+  if (!o.dtype.empty() && o.verify.empty()) return graft::load_llama<float>(stored_model(o).path());  // stays mapped once its name is gone
   auto model = graft::load_or_make_llama<float>(o.verify.empty() ? "random:" + o.model : o.verify);
-  if (o.verify.empty()) graft::attach(model, graft::all_linear(), lora);
-  else graft::load_peft(model, std::filesystem::path(o.verify) / "adapter");
+  if (!o.dtype.empty()) graft::store_weights_as(model, parse_dtype(o.dtype));
+  return model;
+}
+
+graft::target_modules last_layer(const graft::llama_config& c) {
+  std::vector<std::string> names;
+  for (const char* part : {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"})
+    names.push_back("layers." + std::to_string(c.num_hidden_layers - 1) + "." + part);
+  return graft::targets(std::move(names));
+}
+
+void train_llama(const bench::step_options& o) {
+  auto model = make_llama(o);
+  if (!o.verify.empty()) graft::load_peft(model, std::filesystem::path(o.verify) / "adapter");
+  else if (!o.last_only) graft::attach(model, graft::all_linear(), lora);
+  else graft::attach(model, last_layer(model.config), lora);
   model.checkpointing = o.checkpointing;
   graft::token_batch batch;
   for (long b = 0; b < o.batch; ++b) batch.add_with_next_labels(example_sequence(o, b, model.config.vocab_size));
-  train(model, batch, o, o.checkpointing ? 0 : flops_per_token(model.config, lora.rank, o.tokens));
+  train(model, batch, o, o.checkpointing || o.last_only ? 0 : flops_per_token(model.config, lora.rank, o.tokens));
 }
 
 graft::bert_classifier<float> make_classifier(const bench::step_options& o) {

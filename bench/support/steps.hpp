@@ -21,7 +21,11 @@ struct step_options {
   long batch = 1, tokens = 256;  // sequences, and tokens of each
   int threads = 1;
   bool checkpointing = false;
-  bool cost = false;  // ours only: print time and memory by operation
+
+  // Ours only.
+  bool cost = false;       // print time and memory by operation
+  bool last_only = false;  // LoRA on the last layer alone
+  std::string dtype;       // of the frozen weights, which then come from a file
 };
 
 constexpr double step_rate = 1e-3;   // of AdamW, everything else as PyTorch's default
@@ -31,20 +35,22 @@ constexpr int verified_steps = 3;
 inline step_options parse_step_options(int argc, char** argv) {
   step_options o;
   const auto usage = [&] {
-    std::fprintf(stderr, "usage: %s [--model NAME] [--verify FOLDER] [--warm N] [--steps N] [--batch N] [--tokens N] [--threads N] [--checkpointing] [--cost]\n",
+    std::fprintf(stderr, "usage: %s [--model NAME] [--verify FOLDER] [--warm N] [--steps N] [--batch N] [--tokens N] [--threads N] [--checkpointing]\n"
+                 "       ours also: [--cost] [--last-only] [--dtype bf16|q8_0|q4_0|nf4]\n",
                  argv[0]);
     std::exit(2);
   };
   for (int i = 1; i < argc; ++i) {
     const std::string name = argv[i];
-    if (name == "--checkpointing" || name == "--cost") {
-      (name == "--cost" ? o.cost : o.checkpointing) = true;
+    if (name == "--checkpointing" || name == "--cost" || name == "--last-only") {
+      (name == "--cost" ? o.cost : name == "--last-only" ? o.last_only : o.checkpointing) = true;
       continue;
     }
     if (++i == argc) usage();
     const long value = std::atol(argv[i]);
     if (name == "--model") o.model = argv[i];
     else if (name == "--verify") o.verify = argv[i];
+    else if (name == "--dtype") o.dtype = argv[i];
     else if (name == "--warm" && std::strcmp(argv[i], "0") == 0) o.warm = 0;
     else if (value < 1) usage();
     else if (name == "--warm") o.warm = static_cast<int>(value);

@@ -50,7 +50,7 @@ GRAFT_INLINE void add_block_products(index_t depth, block_pointer<B> s, index_t 
     for (index_t v = 0; v < B::count; v += 2 * w, k += 2 * w) {
       GRAFT_UNROLL
       for (int r = 0; r < Rows; ++r) {
-        simd::prefetch_far(at + (r + Rows) * step);
+        simd::prefetch(at + (r + Rows) * step);
         const auto first = simd::decode<Arch>(at[r * step], v), second = simd::decode<Arch>(at[r * step], v + w);
         GRAFT_UNROLL
         for (int f = 0; f < Few; ++f) {
@@ -120,7 +120,8 @@ void dot_product(context& ctx, View s, tensor_view<const T, 2> few, tensor_view<
     ctx.executor().parallel_for(s.shape[0], grain, [&](index_t first, index_t last) {
       const auto block = [&]<int Rows>(index_t r, std::integral_constant<int, Rows>) {
         alignas(64) T sums[Rows * Few];
-        constexpr bool asks = Few > 1 && !detail::reads_blocks<T, P>;  // one vector: it costs more than it gains; blocks always ask
+        // One vector of whole values keeps up with memory unasked, and pays for asking in cache; blocks always ask.
+        constexpr bool asks = !detail::reads_blocks<T, P> && (Few > 1 || !std::same_as<P, const T*>);
         const auto compute = from_memory ? detail::dot_block<Rows, Few, T, Arch, asks, P> : detail::dot_block<Rows, Few, T, Arch, false, P>;
         compute(depth, P(s.data) + r * s.stride[0], s.stride[0], vectors, sums);
         for (int i = 0; i < Rows; ++i)
