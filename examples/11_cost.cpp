@@ -62,10 +62,10 @@ int main() {
   std::printf("%s", plain.table.c_str());  // time and memory by operation
 
   // [excerpt checkpointing]
-  model.checkpointing = true;  // keep the input of each layer, compute the layer again in the backward pass
+  model.checkpointed_layers = graft::all_layers;  // keep the input of each layer, compute the layer again in the backward pass
   const auto checkpointed = measure(ctx, model, batch);
   print("LoRA, checkpointed", checkpointed.all);
-  model.checkpointing = false;
+  model.checkpointed_layers = 0;  // any number between is allowed: the first so many layers
   // [/excerpt checkpointing]
 
   // [excerpt bf16]

@@ -88,7 +88,7 @@ void train_llama(const bench::step_options& o) {
   auto model = graft::load_or_make_llama<float>(o.verify.empty() ? "random:" + o.model : o.verify);
   if (o.verify.empty()) graft::attach(model, graft::all_linear(), lora);
   else graft::load_peft(model, std::filesystem::path(o.verify) / "adapter");
-  model.checkpointing = o.checkpointing;
+  model.checkpointed_layers = o.checkpointing ? graft::all_layers : 0;
   graft::token_batch batch;
   for (long b = 0; b < o.batch; ++b) batch.add_with_next_labels(example_sequence(o, b, model.config.vocab_size));
   train(model, batch, o, o.checkpointing ? 0 : flops_per_token(model.config, lora.rank, o.tokens));
@@ -109,7 +109,7 @@ graft::bert_classifier<float> make_classifier(const bench::step_options& o) {
 void train_classifier(const bench::step_options& o) {
   auto model = make_classifier(o);
   graft::unfreeze(model.classifier);
-  model.bert.checkpointing = o.checkpointing;
+  model.bert.checkpointed_layers = o.checkpointing ? graft::all_layers : 0;
   graft::token_batch batch;
   for (long b = 0; b < o.batch; ++b) {
     batch.add(example_sequence(o, b, model.bert.config.vocab_size));
