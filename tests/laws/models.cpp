@@ -204,7 +204,7 @@ TEST_CASE("any number of checkpointed layers gives the same loss and the same gr
   const auto expected = step_bits(causal, causal.checkpointed_layers, 0, text);
   for (const index_t n : {index_t(1), index_t(2), index_t(3), index_t(4), all_layers}) CHECK(step_bits(causal, causal.checkpointed_layers, n, text) == expected);
 
-  bert_classifier<float> encoder(test::small_bert<float>(3), 3, pooling::mean);
+  bert_classifier<float> encoder(test::small_bert<float>(3), 3, pooling::pooler);
   initialize(encoder.classifier, 5, 0.2);
   attach(encoder, all_linear(), lora);
   test::disturb_adapters(encoder);
@@ -212,7 +212,7 @@ TEST_CASE("any number of checkpointed layers gives the same loss and the same gr
   for (const index_t n : {1, 2, 3}) CHECK(step_bits(encoder, encoder.bert.checkpointed_layers, n, labelled_batch()) == expected_of_encoder);
 }
 
-TEST_CASE("checkpointing the first layers keeps less at the peak than checkpointing as many of the last would", "[law]") {
+TEST_CASE("every further checkpointed layer lowers the peak, but for the last one", "[law]") {
   const auto batch = test::random_batch({300, 212});
   auto config = llama_config::tiny();
   llama<float> model(config);
@@ -228,7 +228,7 @@ TEST_CASE("checkpointing the first layers keeps less at the peak than checkpoint
     peaks.push_back(ctx.pool().peak_bytes());
   }
   for (std::size_t n = 1; n + 1 < peaks.size(); ++n) CHECK(peaks[n] < peaks[n - 1]);
-  CHECK(peaks.back() >= peaks[peaks.size() - 2]);  // the last layer's values are the first to go: computing them again gains nothing
+  CHECK(peaks.back() >= peaks[peaks.size() - 2]);  // its values are the first to be needed: keeping them instead gains nothing
 }
 
 TEST_CASE("checkpointed training gives the same bits with less memory", "[law]") {

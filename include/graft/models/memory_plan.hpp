@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdio>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -57,18 +58,17 @@ inline std::string describe(const memory_use& use) {
                 in_mebibytes(use.activations), ", scratch ", in_mebibytes(use.scratch), " MiB");
 }
 
-/// The pool's peaks in the two halves of a step, and what each layer kept for backward.
+/// The pool's peaks of a step, and what each layer kept for backward: nothing, below the lowest adapter.
 struct measured_step {
-  std::size_t forward = 0, peak = 0;
+  std::size_t forward = 0, peak = 0;  // of the first half, of both
   std::vector<std::size_t> kept;
-  std::vector<bool> recorded;  // layers below the lowest adapter record nothing
 };
 
 /// One step without an optimiser; the gradients are dropped.
 template <module M>
 measured_step measure_step(context& ctx, M& model, const token_batch& batch) {
   using T = typename M::value_type;
-  constexpr std::size_t node_bytes = 512;  // at most: the record of an operation, what it captured, its list of buffers
+  constexpr std::size_t node_bytes = 1024;  // at most: the records of an operation and its leaves, what it captured
   const auto& body = layered_part(model);
   meter m;
   struct listening {  // also when a batch does not fit the model
@@ -89,7 +89,6 @@ measured_step measure_step(context& ctx, M& model, const token_batch& batch) {
   for (index_t i = 0; i < body.config.num_hidden_layers; ++i) {
     const auto layer = m.total(concat(body.layers_scope, '.', i));
     step.kept.push_back(layer.peak_saved_bytes + layer.nodes * node_bytes);
-    step.recorded.push_back(layer.nodes != 0);
   }
   return step;
 }
@@ -117,11 +116,12 @@ memory_use memory_in_use(context& ctx, M& model, const memory_plan_options& o = 
 }
 
 /// Finds the fewest layers to checkpoint with which training on batches like this one stays within `budget` bytes, and sets
-/// the model to it. The batch should be the largest to come: as many tokens, in sequences as long. Nothing is estimated
-/// from sizes: a step with every layer checkpointed is run and measured, then one with the last layer kept, whose peak
-/// grows by what the meter says a layer keeps for each further one. The second step is left out where it might not fit.
-/// Cost: two steps that compute each layer twice; the least memory that training takes at all. Gradients are cleared,
-/// values stay. Throws state_error, with the numbers, when no choice fits; the model is then as it was.
+/// the model to it. The batch should be the largest to come: as many tokens, in sequences as long. Activations are measured:
+/// a training step with every layer checkpointed, then with the last one kept, then with the last two, each left out where it
+/// might not fit. From there on a layer that is kept adds what the meter says it kept; layers below the lowest adapter add
+/// nothing and are never counted. Cost: three steps without an optimiser, which compute most layers twice, in the least
+/// memory that training takes at all. Gradients are cleared, values stay. Throws state_error, with the numbers, when
+/// no choice fits; the model is then as it was.
 template <module M>
 memory_plan plan_memory(context& ctx, M& model, const token_batch& batch, std::size_t budget, const memory_plan_options& o = {}) {
   auto& body = detail::layered_part(model);
@@ -131,34 +131,37 @@ memory_plan plan_memory(context& ctx, M& model, const token_batch& batch, std::s
     index_t value;
     ~setting() { at = value; }
   } chosen{body.checkpointed_layers, body.checkpointed_layers};
+  const auto measure = [&](index_t n) {
+    body.checkpointed_layers = n;
+    return detail::measure_step(ctx, model, batch);
+  };
 
-  body.checkpointed_layers = layers;
-  const auto all = detail::measure_step(ctx, model, batch);
+  auto step = measure(layers);
+  const std::vector<std::size_t> kept = step.kept;
+  const index_t lowest = std::ranges::find_if(kept, [](std::size_t bytes) { return bytes != 0; }) - kept.begin();
   memory_use use = memory_in_use(ctx, model, o);
-  const auto with = [&](std::size_t activations) { return use.activations = activations, use; };
-  const auto lowest = std::ranges::find(all.recorded, true) - all.recorded.begin();  // layers before it keep nothing anyway
-
-  memory_plan least{layers, layers, layers - lowest, with(all.peak)};
-  memory_plan best = least;
-  if (with(all.forward + all.kept.back()).total() <= budget) {
-    body.checkpointed_layers = layers - 1;
-    const auto kept_last = detail::measure_step(ctx, model, batch);
-    std::size_t activations = kept_last.peak;
-    for (index_t n = layers - 1;; --n) {
-      const memory_plan p{layers, n <= lowest ? 0 : n, std::max<index_t>(0, n - lowest), with(activations)};
-      if (p.predicted.total() < least.predicted.total()) least = p;
-      if (p.predicted.total() <= budget) best = p;
-      if (n == 0) break;
-      activations += all.kept[static_cast<std::size_t>(n) - 1];
-    }
+  std::optional<memory_plan> best, least;
+  for (index_t n = layers;; --n) {
+    use.activations = step.peak;
+    const memory_plan plan{layers, n <= lowest ? 0 : n, n - lowest, use};
+    if (!least || use.total() < least->predicted.total()) least = plan;
+    if (use.total() <= budget) best = plan;
+    if (n == lowest) break;
+    const std::size_t more = kept[static_cast<std::size_t>(n) - 1], before = step.peak;
+    step.peak += more;
+    if (n + 2 <= layers) continue;
+    use.activations = step.forward + more;  // what the loss needs comes on top of all that is kept
+    if (step.forward + more > before && use.total() > budget) break;
+    step = measure(n - 1);
   }
-  if (best.predicted.total() > budget)
+  ctx.pool().release_free();  // the buffers of other choices
+  if (!best)
     throw_error<state_error>("plan_memory: training does not fit ", detail::in_mebibytes(budget), " MiB; the least is ",
-                             detail::in_mebibytes(least.predicted.total()), " MiB, with ", least.computed_twice, " of ", layers,
-                             " layers computed twice: ", detail::describe(least.predicted),
+                             detail::in_mebibytes(least->predicted.total()), " MiB, with ", least->computed_twice, " of ", layers,
+                             " layers computed twice: ", detail::describe(least->predicted),
                              "; fewer tokens a batch, weights in fewer bits or fewer trainable values need less");
-  chosen.value = best.checkpointed_layers;
-  return best;
+  chosen.value = best->checkpointed_layers;
+  return *best;
 }
 
 }  // namespace graft
