@@ -76,7 +76,7 @@ std::vector<index_t> every_plan(M& model, const token_batch& batch, index_t thre
       CHECK(plan_memory(ctx, model, batch, static_cast<std::size_t>((least + 0.05) * 1048576)).checkpointed_layers >= last.checkpointed_layers);
       return chosen;
     }
-    CHECK(plan.predicted.total() <= budget);
+    REQUIRE(plan.predicted.total() <= budget);
     CHECK(detail::layered_part(model).checkpointed_layers == plan.checkpointed_layers);
     const auto truth = use_of_training(pool, model, batch);
     CAPTURE(plan.checkpointed_layers, plan.predicted.activations, truth.activations);
