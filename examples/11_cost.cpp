@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The tour, 11: what a step costs. Flops and bytes kept for the backward pass, by module; checkpointing; bf16 weights.
+// The tour, 11: what a step costs. Flops and bytes kept for the backward pass, by module; checkpointing; a budget; bf16 weights.
 // The end of the tour: examples/apps holds the programs.
 // Ends with: checkpointing keeps [0-9]+ % of the bytes; the loss is the same to the bit
 #include <cstdint>
@@ -39,6 +39,8 @@ void print(const char* what, const graft::meter::row& r) {
               static_cast<unsigned long long>(r.nodes), static_cast<double>(r.peak_saved_bytes) / 1024);
 }
 
+double in_mebibytes(std::size_t bytes) { return static_cast<double>(bytes) / 1048576; }
+
 }  // namespace
 
 int main() {
@@ -62,11 +64,18 @@ int main() {
   std::printf("%s", plain.table.c_str());  // time and memory by operation
 
   // [excerpt checkpointing]
-  model.checkpointing = true;  // keep the input of each layer, compute the layer again in the backward pass
+  model.checkpointed_layers = graft::all_layers;  // keep the input of each layer, compute the layer again in the backward pass
   const auto checkpointed = measure(ctx, model, batch);
   print("LoRA, checkpointed", checkpointed.all);
-  model.checkpointing = false;
+  model.checkpointed_layers = 0;  // any number between is allowed: the first so many layers
   // [/excerpt checkpointing]
+
+  // [excerpt budget]
+  const auto plan = graft::plan_memory(ctx, model, batch, 5 << 19);  // measures; sets model.checkpointed_layers; throws when nothing fits
+  std::printf("in 2.5 MiB %td of %td layers are computed twice: weights %.2f, training state %.2f, activations %.2f MiB\n", plan.computed_twice,
+              plan.layers, in_mebibytes(plan.predicted.weights), in_mebibytes(plan.predicted.training), in_mebibytes(plan.predicted.activations));
+  // [/excerpt budget]
+  model.checkpointed_layers = 0;
 
   // [excerpt bf16]
   graft::store_weights_as(model, graft::dtype::bf16);  // frozen matrices only: two bytes a weight, widened when read

@@ -175,7 +175,7 @@ void train_llama(const bench::step_options& o) {
   if (!o.verify.empty()) graft::load_peft(model, std::filesystem::path(o.verify) / "adapter");
   else if (!o.last_only) graft::attach(model, graft::all_linear(), lora);
   else graft::attach(model, last_layer(model.config), lora);
-  model.checkpointing = o.checkpointing;
+  model.checkpointed_layers = o.checkpointing ? graft::all_layers : 0;
   graft::token_batch batch;
   for (long b = 0; b < o.batch; ++b) batch.add_with_next_labels(example_sequence(o, b, model.config.vocab_size));
   train(model, batch, o, o.checkpointing || o.last_only ? 0 : flops_per_token(model.config, lora.rank, o.tokens));
@@ -196,7 +196,7 @@ graft::bert_classifier<float> make_classifier(const bench::step_options& o) {
 void train_classifier(const bench::step_options& o) {
   auto model = make_classifier(o);
   graft::unfreeze(model.classifier);
-  model.bert.checkpointing = o.checkpointing;
+  model.bert.checkpointed_layers = o.checkpointing ? graft::all_layers : 0;
   graft::token_batch batch;
   for (long b = 0; b < o.batch; ++b) {
     batch.add(example_sequence(o, b, model.bert.config.vocab_size));

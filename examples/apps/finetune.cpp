@@ -12,6 +12,7 @@ int main(int argc, char** argv) {
   app::training_options training;
   double holdout = 0.1;
   bool checkpointing = false;
+  double budget_mib = 0;
   graft::lora_options lora{.rank = 8, .alpha = 16};
   app::common_options common;
   cli.add_option("MODEL", model_path, "Checkpoint folder, or random:<shape>")->required();
@@ -30,7 +31,9 @@ int main(int argc, char** argv) {
   cli.add_option("--holdout", holdout, "Share of the text at its end that is scored, not learned")->check(CLI::Range(0.0, 0.9));
   cli.add_option("--dtype", dtype, "Storage of the frozen weights: f32, bf16, f16, q8 (8.5 bits), q4, nf4 (4.5 bits), or as stored")
       ->check(CLI::IsMember({"stored", "f32", "bf16", "f16", "q8", "q4", "nf4"}));
-  cli.add_flag("--checkpointing", checkpointing, "Keep less for the backward pass, compute more");
+  auto* every_layer = cli.add_flag("--checkpointing", checkpointing, "Keep less for the backward pass, compute every layer twice");
+  auto* within = cli.add_option("--memory-budget", budget_mib, "MiB for weights, training state and activations: computes as few layers twice as that needs")
+                     ->excludes(every_layer)->check(CLI::PositiveNumber);
   common.add_to(cli);
   return app::main(cli, argc, argv, [&] {
     lora.validate();
@@ -39,7 +42,7 @@ int main(int argc, char** argv) {
     ctx.seed = training.seed;
     auto model = graft::load_or_make_llama<float>(model_path, training.seed);
     if (dtype != "stored") graft::store_weights_as(model, app::parse_dtype(dtype));
-    model.checkpointing = checkpointing;
+    if (checkpointing) model.checkpointed_layers = graft::all_layers;
     const bool random = model_path.starts_with("random:");
     const auto tokens = random ? app::random_tokens(text, model.config.vocab_size, training) : graft::load_tokenizer(model_path).encode(app::read_text(text)).ids;
     const auto held = static_cast<std::size_t>(holdout * static_cast<double>(tokens.size()));
@@ -48,16 +51,22 @@ int main(int argc, char** argv) {
 
     const auto adapted = graft::attach(model, app::parse_targets(targets), lora, {.seed = training.seed});
     const auto before = app::evaluate(ctx, model, heldout, training.sequence);
+    std::optional<graft::memory_plan> plan;
+    if (*within) plan = app::plan_training(ctx, model, train, training, budget_mib);
+    ctx.pool().reset_peak();  // scoring has had its own
     const auto run = app::train(ctx, model, train, training);
+    const auto used = graft::memory_in_use(ctx, model);
     const auto after = app::evaluate(ctx, model, heldout, training.sequence);
     graft::save_peft(model, out, {.base_model_name = model_path, .task_type = "CAUSAL_LM"});
 
     const auto trainable = graft::count_parameters(model, graft::is_trainable);
     std::printf("%td layers, %td trainable parameters, %.0f tokens/s, peak memory %.0f MiB\n", adapted, trainable, run.tokens_per_second,
                 static_cast<double>(app::peak_rss_bytes()) / 1048576);
+    if (plan) app::print_memory(*plan, used);
     std::printf("loss %.4f -> %.4f, held-out %.4f -> %.4f nats a token; adapter in %s\n", run.loss_first, run.loss_last, before.nll, after.nll, out.c_str());
     common.write({{"loss_first", run.loss_first}, {"loss_last", run.loss_last}, {"heldout_nll_before", before.nll}, {"heldout_nll_after", after.nll},
                   {"steps", training.steps}, {"tokens_per_second", run.tokens_per_second}, {"peak_rss_bytes", app::peak_rss_bytes()},
-                  {"trainable_parameters", trainable}, {"threads", pool.concurrency()}});
+                  {"trainable_parameters", trainable}, {"threads", pool.concurrency()}, {"checkpointed_layers", std::min(model.checkpointed_layers, model.config.num_hidden_layers)},
+                  {"memory_predicted_bytes", plan ? plan->predicted.total() : 0}, {"memory_used_bytes", used.total()}});
   });
 }

@@ -105,6 +105,9 @@ template <class T> struct bert_classifier;
 struct sampling_options;
 struct generate_options;
 class sampler;
+struct memory_use;
+struct memory_plan_options;
+struct memory_plan;
 
 // fed/; server<Rule> is constrained by a concept: fed/server.hpp declares it.
 namespace fed {

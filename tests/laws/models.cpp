@@ -67,7 +67,7 @@ TEST_CASE("adapters on a frozen Llama learn by central differences, checkpointed
     auto model = test::small_llama<double>(2);
     attach(model, all_linear(), lora_options{.rank = 2});
     test::disturb_adapters(model);
-    model.checkpointing = checkpointing;
+    model.checkpointed_layers = checkpointing ? all_layers : 0;
     CHECK(model_gradient_error(model, test::random_batch({6, 4})) < 1e-6);
   }
 }
@@ -122,7 +122,7 @@ TEST_CASE("what the meter says is saved is what the pool has given out", "[law]"
     llama<float> model(config);
     initialize(model, 1, 0.15);
     freeze(model);
-    model.checkpointing = checkpointing;
+    model.checkpointed_layers = checkpointing ? all_layers : 0;
     attach(model, all_linear(), lora_options{.rank = 4});
     const auto batch = test::random_batch({1900, 2000});  // so much that the tape's own records do not count
     tape<float> t(ctx);
@@ -139,11 +139,11 @@ TEST_CASE("what the meter says is saved is what the pool has given out", "[law]"
 TEST_CASE("the second training step allocates nothing", "[law]") {
   const auto batch = test::random_batch({9, 5});
   for (const index_t threads : {1, 3}) {
-    for (const bool checkpointing : {false, true}) {
+    for (const index_t checkpointed : {index_t(0), index_t(1), all_layers}) {
       thread_pool pool(threads);
       context ctx(pool);
       auto model = test::small_llama<float>();
-      model.checkpointing = checkpointing;
+      model.checkpointed_layers = checkpointed;
       attach(model, all_linear(), lora_options{.rank = 2, .dropout = 0.1});
       adamw<float> optimizer(trainable(model), {});
       const auto step = [&] {
@@ -192,11 +192,69 @@ TEST_CASE("a training run gives the same bits on any number of threads", "[law]"
   }
 }
 
+namespace {
+
+/// The loss and all gradients of one step with dropout, checkpointing so many layers.
+template <class M>
+std::vector<std::vector<float>> step_bits(M& model, index_t& checkpointed_layers, index_t n, const token_batch& batch) {
+  context ctx;
+  checkpointed_layers = n;
+  tape<float> t(ctx, recording::on, {true, 1, {}});
+  const auto loss = model.loss(t, batch);
+  t.backward(loss);
+  std::vector<std::vector<float>> bits{{loss.item()}};
+  for (auto& p : trainable(model)) {
+    const auto gradient = p.parameter->gradient_values();
+    CHECK_FALSE(gradient.empty());
+    bits.emplace_back(gradient.begin(), gradient.end());
+    p.parameter->clear_gradient();
+  }
+  return bits;
+}
+
+}  // namespace
+
+TEST_CASE("any number of checkpointed layers gives the same loss and the same gradients to the bit", "[law]") {
+  const lora_options lora{.rank = 2, .dropout = 0.1};
+  auto causal = test::small_llama<float>(4);
+  attach(causal, all_linear(), lora);
+  test::disturb_adapters(causal);
+  const auto text = test::random_batch({40, 23});
+  const auto expected = step_bits(causal, causal.checkpointed_layers, 0, text);
+  for (const index_t n : {index_t(1), index_t(2), index_t(3), index_t(4), all_layers}) CHECK(step_bits(causal, causal.checkpointed_layers, n, text) == expected);
+
+  bert_classifier<float> encoder(test::small_bert<float>(3), 3, pooling::pooler);
+  initialize(encoder.classifier, 5, 0.2);
+  attach(encoder, all_linear(), lora);
+  test::disturb_adapters(encoder);
+  const auto expected_of_encoder = step_bits(encoder, encoder.bert.checkpointed_layers, 0, labelled_batch());
+  for (const index_t n : {1, 2, 3}) CHECK(step_bits(encoder, encoder.bert.checkpointed_layers, n, labelled_batch()) == expected_of_encoder);
+}
+
+TEST_CASE("every further checkpointed layer lowers the peak, but for the last one", "[law]") {
+  const auto batch = test::random_batch({300, 212});
+  auto config = llama_config::tiny();
+  llama<float> model(config);
+  initialize(model, 1, 0.08);
+  attach(model, all_linear(), lora_options{.rank = 4});
+  context ctx;
+  std::vector<std::size_t> peaks;
+  for (index_t n = 0; n <= config.num_hidden_layers; ++n) {
+    model.checkpointed_layers = n;
+    ctx.pool().reset_peak();
+    tape<float> t(ctx);
+    t.backward(model.loss(t, batch));
+    peaks.push_back(ctx.pool().peak_bytes());
+  }
+  for (std::size_t n = 1; n + 1 < peaks.size(); ++n) CHECK(peaks[n] < peaks[n - 1]);
+  CHECK(peaks.back() >= peaks[peaks.size() - 2]);  // its values are the first to be needed: keeping them instead gains nothing
+}
+
 TEST_CASE("checkpointed training gives the same bits with less memory", "[law]") {
   const auto batch = test::random_batch({40, 23});
   const auto run = [&](bool checkpointing) {
     auto model = test::small_llama<float>();
-    model.checkpointing = checkpointing;
+    model.checkpointed_layers = checkpointing ? all_layers : 0;
     attach(model, all_linear(), lora_options{.rank = 2, .dropout = 0.1});
     return train(model, {}, 3, batch);
   };

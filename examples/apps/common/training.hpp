@@ -3,12 +3,14 @@
 #pragma once
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
 #include "corpus.hpp"
+#include "graft/models/memory_plan.hpp"
 #include "graft/nn/filter.hpp"
 #include "graft/optim/adamw.hpp"
 #include "graft/optim/clip.hpp"
@@ -62,6 +64,30 @@ training_run train(graft::context& ctx, M& model, ids_view tokens, const trainin
   std::ranges::nth_element(rates, rates.begin() + static_cast<std::ptrdiff_t>(rates.size() / 2));
   run.tokens_per_second = rates[rates.size() / 2];
   return run;
+}
+
+/// Chooses how many layers are computed twice, so that training stays within so many MiB, and says so. Throws state_error
+/// when none does.
+template <class M>
+graft::memory_plan plan_training(graft::context& ctx, M& model, ids_view tokens, const training_options& o, double budget_mib) {
+  graft::token_batch batch;
+  add_windows(tokens, o.sequence, o.batch, o.seed, 0, batch);
+  const auto plan = graft::plan_memory(ctx, model, batch, static_cast<std::size_t>(budget_mib * 1048576));
+  std::printf("memory: %td of %td layers computed twice, predicted peak %.1f of %.1f MiB\n", plan.computed_twice, plan.layers,
+              static_cast<double>(plan.predicted.total()) / 1048576, budget_mib);
+  std::fflush(stdout);
+  return plan;
+}
+
+/// What was predicted beside what training took.
+inline void print_memory(const graft::memory_plan& plan, const graft::memory_use& used) {
+  const auto line = [](const char* name, const graft::memory_use& m) {
+    const auto mib = [](std::size_t bytes) { return static_cast<double>(bytes) / 1048576; };
+    std::printf("memory %s: %.1f MiB: weights %.1f, training state %.1f, activations %.1f, scratch %.1f\n", name, mib(m.total()), mib(m.weights),
+                mib(m.training), mib(m.activations), mib(m.scratch));
+  };
+  line("predicted", plan.predicted);
+  line("measured", used);
 }
 
 /// "q_proj,v_proj", "all-linear", or a regular expression for whole paths.

@@ -2,10 +2,14 @@
 // Trading time for memory: keep a block's input and compute the block again in the backward pass. Read next: nn/module.hpp.
 #pragma once
 #include <algorithm>
+#include <limits>
 
 #include "graft/autograd/tape.hpp"
 
 namespace graft {
+
+/// For a model's checkpointed_layers: every layer, however many there are.
+inline constexpr index_t all_layers = std::numeric_limits<index_t>::max();
 
 /// y = block(tape, x), keeping x alone. In the backward pass the block runs again, now recorded, with the same batch_info,
 /// so that random masks repeat. Block: (tape<T>&, const var<T, R>&) -> var<T, Q>, trivially destructible: capture modules

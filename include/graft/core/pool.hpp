@@ -182,6 +182,9 @@ class scratch_space {
     slot_bytes_ = rounded;
   }
 
+  /// Of all slots together.
+  std::size_t bytes() const noexcept { return slot_bytes_ * count_; }
+
   /// A slot of the reserved size, aligned to 64 bytes. Safe from any thread.
   lease take() noexcept {
     for (std::size_t i = 0;; i = (i + 1) % count_)

@@ -188,7 +188,7 @@ struct bert {
   bert_embeddings<T> embeddings;
   bert_encoder<T> encoder;
   std::optional<bert_dense<T>> pooler;
-  bool checkpointing = false;
+  index_t checkpointed_layers = 0;  // the first so many keep one row a token for backward and are computed twice
 
   explicit bert(const bert_config& c) : config((c.validate(), c)), embeddings(c), encoder(c) {
     if (c.pooler) pooler.emplace(c.hidden_size, c.hidden_size);
@@ -198,6 +198,7 @@ struct bert {
     v("encoder", self.encoder);
     v("pooler", self.pooler);
   }
+  static constexpr std::string_view layers_scope = "encoder.layer";  // what a meter calls them; the number follows
 
   /// The last hidden states: (tokens, hidden_size). Throws shape_error beyond max_position_embeddings or the vocabulary.
   var<T, 2> hidden(tape<T>& t, const token_batch& batch) {
@@ -209,7 +210,7 @@ struct bert {
     auto x = embeddings(t, batch);
     const auto scope = t.scope("encoder");
     for (auto& layer : encoder.layer) {
-      if (checkpointing) x = checkpoint(t, x, [&layer](tape<T>& inner, const var<T, 2>& in) { return layer(inner, in); });
+      if (layer.number < checkpointed_layers) x = checkpoint(t, x, [&layer](tape<T>& inner, const var<T, 2>& in) { return layer(inner, in); });
       else x = layer(t, x);
     }
     return x;

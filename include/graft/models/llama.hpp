@@ -194,7 +194,7 @@ struct llama {
   llama_config config;
   llama_body<T> model;
   std::optional<adapted_linear<T>> lm_head;  // none when tied to embed_tokens
-  bool checkpointing = false;                // keep one row a token and layer for backward; computes each layer twice
+  index_t checkpointed_layers = 0;           // the first so many keep one row a token for backward and are computed twice
 
   explicit llama(const llama_config& c) : config((c.validate(), c)), model(c), rotary_(c.rotary, c.head_dim) {
     if (!c.tie_word_embeddings) lm_head.emplace(c.hidden_size, c.vocab_size);
@@ -203,6 +203,7 @@ struct llama {
     v("model", self.model);
     v("lm_head", self.lm_head);
   }
+  static constexpr std::string_view layers_scope = "model.layers";  // what a meter calls them; the number follows
 
   /// The last hidden states, normalised: (tokens, hidden_size). With a cache the batch is the continuation of its one
   /// sequence; nothing may be trained then. Throws shape_error beyond max_position_embeddings or the vocabulary.
@@ -211,7 +212,7 @@ struct llama {
     const auto scope = t.scope("model");
     auto x = model.embed_tokens(t, t.keep(std::span<const std::int32_t>(batch.ids)));
     for (auto& layer : model.layers) {
-      if (checkpointing && cache == nullptr)
+      if (layer.number < checkpointed_layers && cache == nullptr)
         x = checkpoint(t, x, [&layer, pass](tape<T>& inner, const var<T, 2>& in) { return layer(inner, in, pass); });
       else
         x = layer(t, x, pass);
