@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# cmake -D library=FILE -D tables=NAMES -D nm=NM -D objdump=OBJDUMP -P names.cmake: what a linker finds in graft::precompiled.
+# cmake -D library=FILE -D objects=DIR -D tables=NAMES -D nm=NM -D objdump=OBJDUMP -P names.cmake: what a linker finds in graft::precompiled.
 # An inline function of a table's object must not be taken for the same function elsewhere: it may be of wider instructions than
 # the processor has. Nor may anything of such an object run before the processor was asked, or the rest of the library be wide.
 cmake_minimum_required(VERSION 3.24)
@@ -24,14 +24,18 @@ foreach(table IN LISTS tables)
   endif()
 endforeach()
 
-run(sections ${objdump} --section-headers ${library})
-string(REGEX REPLACE "\nprecompiled\\.cpp\\.o:.*" "" of_tables "${sections}")  # which may have initialisers
-if(NOT sanitized AND of_tables MATCHES "\\.(init_array|ctors|group)[^\n]*")
-  message(FATAL_ERROR "an object of a table has a section ${CMAKE_MATCH_0}")
-endif()
+foreach(table IN LISTS tables)
+  run(sections ${objdump} --section-headers ${objects}/${table}.o)
+  if(NOT sanitized AND sections MATCHES "\\.(init_array|ctors|group)[^\n]*")
+    message(FATAL_ERROR "${table}.o has a section ${CMAKE_MATCH_0}")
+  endif()
+endforeach()
 
 run(code ${objdump} --disassemble --no-show-raw-insn ${library})
 string(FIND "${code}" "\nprecompiled.cpp.o:" first)
+if(first EQUAL -1)
+  message(FATAL_ERROR "${library} has no precompiled.cpp.o")
+endif()
 string(SUBSTRING "${code}" ${first} -1 code)
 string(FIND "${code}" "\ngraft_kernels_" last)
 string(SUBSTRING "${code}" 0 ${last} code)
