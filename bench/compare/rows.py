@@ -42,7 +42,7 @@ GEMM, KERNEL, PEAK = "bench_gemm", "bench_kernel", "multiply-add peak"
 SMOL = "--model smollm-135m --tokens 256"
 STORIES = "--model stories-260k --batch 16 --tokens 256"
 MINILM = "--model minilm --batch 32 --tokens 128"
-OURS, TORCH, LIBTORCH = "bench_lora_step ", "lora_step_torch.py ", "bench_lora_step_libtorch "
+OURS, ANY, TORCH, LIBTORCH = "bench_lora_step ", "bench_lora_step_any_processor ", "lora_step_torch.py ", "bench_lora_step_libtorch "
 KEPT, BF16 = " --checkpointing", " --bf16"
 SPEED, RSS, CLOCK = "tokens_per_cpu_second", "peak_rss_mib", "tokens_per_second"
 
@@ -94,6 +94,8 @@ ROWS = [
     Step("LoRA on the last layer of SmolLM-135M alone", OURS + SMOL + " --last-only", OURS + SMOL, SPEED, ">= 1.54", "tokens/s", "on all layers"),
     Step("LoRA on the last layer of SmolLM-135M alone, saved for backward", OURS + SMOL + " --last-only", OURS + SMOL, "saved_mib", "<= 0.037", "MiB", "on all layers"),
     Step("LoRA step of SmolLM-135M, two threads", OURS + SMOL + " --threads 2", OURS + SMOL, CLOCK, ">= 1.8", "tokens/s", "one thread"),
+    Step("LoRA step of SmolLM-135M, built for any x86-64", ANY + SMOL, OURS + SMOL, SPEED, ">= 0.9", "tokens/s", "native build"),
+    Step("LoRA step of stories-260K, built for any x86-64", ANY + STORIES, OURS + STORIES, SPEED, ">= 0.9", "tokens/s", "native build"),
     Step("LoRA step of MiniLM, classification", OURS + MINILM, TORCH + MINILM, "samples_per_cpu_second", ">= 1.25", "samples/s"),
     Step("LoRA step of MiniLM, classification, memory", OURS + MINILM, TORCH + MINILM, RSS, None, "MiB"),
     Step("LoRA step of stories-260K, 16 sequences", OURS + STORIES, TORCH + STORIES, SPEED, ">= 3", "tokens/s"),

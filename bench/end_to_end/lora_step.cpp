@@ -13,9 +13,9 @@
 #include <string>
 
 #include "graft/core/thread_pool.hpp"
+#include "graft/graft.hpp"
 #include "graft/io/load_model.hpp"
 #include "graft/io/peft_folder.hpp"
-#include "graft/precompiled.hpp"
 #include "support/allocations.hpp"
 #include "support/machine.hpp"
 #include "support/steps.hpp"

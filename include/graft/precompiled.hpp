@@ -1,9 +1,94 @@
 // SPDX-License-Identifier: Apache-2.0
 // Opt-in: include this and link graft::precompiled, and the float kernels, operations and models are compiled once, in that
-// library, instead of in every source that uses them. Nothing else changes; built for another processor than the library,
-// a program does not link. Read next: docs/building.md.
+// library, instead of in every source that uses them. The library holds its kernels for several instruction sets and takes those
+// of the processor it runs on, whatever processor the program was compiled for. Read next: docs/building.md.
 #pragma once
 #include "graft/graft.hpp"
+#include "graft/kernel/table.hpp"
+
+// The float kernels under the names that this compilation gives them: calls of the chosen table.
+namespace graft::kernel {
+
+#define GRAFT_FORWARD(kernel_name, parameters, arguments) \
+  template <>                                             \
+  inline void kernel_name<float, simd::default_arch> parameters { chosen_table().kernel_name arguments; }
+
+GRAFT_FORWARD(matmul_nt, (context& ctx, tensor_view<const float, 2> x, matrix_ref w, tensor_view<float, 2> y, product_scale scale,
+                          low_rank_term<float> term), (ctx, x, w, y, scale, term))
+GRAFT_FORWARD(matmul_nn, (context& ctx, tensor_view<const float, 2> x, matrix_ref w, tensor_view<float, 2> y, product_scale scale,
+                          low_rank_term<float> term), (ctx, x, w, y, scale, term))
+GRAFT_FORWARD(matmul_tn, (context& ctx, tensor_view<const float, 2> a, tensor_view<const float, 2> b, tensor_view<float, 2> c,
+                          product_scale scale), (ctx, a, b, c, scale))
+GRAFT_FORWARD(attention, (context& ctx, const attention_layout& at, tensor_view<const float, 2> q, tensor_view<const float, 2> k,
+                          tensor_view<const float, 2> v, tensor_view<float, 2> y, float* log_sum), (ctx, at, q, k, v, y, log_sum))
+GRAFT_FORWARD(attention_backward, (context& ctx, const attention_layout& at, tensor_view<const float, 2> q, tensor_view<const float, 2> k,
+                                   tensor_view<const float, 2> v, tensor_view<const float, 2> y, const float* log_sum,
+                                   tensor_view<const float, 2> dy, gradient_target<float> dq, gradient_target<float> dk,
+                                   gradient_target<float> dv), (ctx, at, q, k, v, y, log_sum, dy, dq, dk, dv))
+GRAFT_FORWARD(rotate_positions, (context& ctx, index_t rows, index_t heads, index_t head_size, const float* x, const std::int32_t* positions,
+                                 const float* cosine, const float* sine, bool inverse, float* y, float beta),
+              (ctx, rows, heads, head_size, x, positions, cosine, sine, inverse, y, beta))
+GRAFT_FORWARD(gather_rows, (context& ctx, const matrix_ref& table, const std::int32_t* ids, index_t rows, float* y, float beta),
+              (ctx, table, ids, rows, y, beta))
+GRAFT_FORWARD(scatter_rows, (context& ctx, const float* dy, const std::int32_t* ids, index_t rows, tensor_view<float, 2> dtable, float beta),
+              (ctx, dy, ids, rows, dtable, beta))
+GRAFT_FORWARD(add_bias, (context& ctx, index_t rows, index_t columns, float* y, index_t ldy, const float* bias),
+              (ctx, rows, columns, y, ldy, bias))
+GRAFT_FORWARD(bias_backward, (context& ctx, index_t rows, index_t columns, const float* dy, float* dbias, float beta),
+              (ctx, rows, columns, dy, dbias, beta))
+GRAFT_FORWARD(rms_norm, (context& ctx, index_t rows, index_t columns, const float* x, const float* gain, double eps, float* y, float* scale),
+              (ctx, rows, columns, x, gain, eps, y, scale))
+GRAFT_FORWARD(rms_norm_backward, (context& ctx, index_t rows, index_t columns, const float* x, const float* gain, const float* scale,
+                                  const float* dy, float* dx, float beta), (ctx, rows, columns, x, gain, scale, dy, dx, beta))
+GRAFT_FORWARD(rms_norm_gain_backward, (context& ctx, index_t rows, index_t columns, const float* x, const float* scale, const float* dy,
+                                       float* dgain, float beta), (ctx, rows, columns, x, scale, dy, dgain, beta))
+GRAFT_FORWARD(layer_norm, (context& ctx, index_t rows, index_t columns, const float* x, const float* gain, const float* bias, double eps,
+                           float* y, float* mean, float* scale), (ctx, rows, columns, x, gain, bias, eps, y, mean, scale))
+GRAFT_FORWARD(layer_norm_backward, (context& ctx, index_t rows, index_t columns, const float* x, const float* gain, const float* mean,
+                                    const float* scale, const float* dy, float* dx, float beta),
+              (ctx, rows, columns, x, gain, mean, scale, dy, dx, beta))
+GRAFT_FORWARD(layer_norm_gain_backward, (context& ctx, index_t rows, index_t columns, const float* x, const float* mean, const float* scale,
+                                         const float* dy, float* dgain, float beta), (ctx, rows, columns, x, mean, scale, dy, dgain, beta))
+GRAFT_FORWARD(softmax_rows, (context& ctx, index_t rows, index_t columns, float* x, index_t ld), (ctx, rows, columns, x, ld))
+GRAFT_FORWARD(softmax_backward, (context& ctx, index_t rows, index_t columns, const float* y, const float* dy, float* dx, float beta),
+              (ctx, rows, columns, y, dy, dx, beta))
+GRAFT_FORWARD(cross_entropy_rows, (context& ctx, index_t rows, index_t columns, float* logits, const std::int32_t* labels, float factor,
+                                   float* loss), (ctx, rows, columns, logits, labels, factor, loss))
+GRAFT_FORWARD(adamw, (context& ctx, index_t n, float* w, const float* g, float* m, float* v, const adamw_step& step), (ctx, n, w, g, m, v, step))
+#undef GRAFT_FORWARD
+
+#define GRAFT_FORWARD_MAP(F, parameters, arguments, ...)                                                                       \
+  template <>                                                                                                                 \
+  inline void map<float, simd::default_arch, F, __VA_ARGS__> parameters { std::get<detail::map_pointer<F, __VA_ARGS__>>(chosen_table().maps) arguments; }
+#define GRAFT_FORWARD_MAP_OF_ONE(F) \
+  GRAFT_FORWARD_MAP(F, (context& ctx, index_t n, float* out, float beta, F f, const float* a), (ctx, n, out, beta, f, a), float)
+#define GRAFT_FORWARD_MAP_OF_TWO(F) \
+  GRAFT_FORWARD_MAP(F, (context& ctx, index_t n, float* out, float beta, F f, const float* a, const float* b), (ctx, n, out, beta, f, a, b), float, float)
+#define GRAFT_FORWARD_MAP_OF_THREE(F)                                                                                         \
+  GRAFT_FORWARD_MAP(F, (context& ctx, index_t n, float* out, float beta, F f, const float* a, const float* b, const float* c), \
+                    (ctx, n, out, beta, f, a, b, c), float, float, float)
+
+GRAFT_FORWARD_MAP_OF_TWO(plus)
+GRAFT_FORWARD_MAP_OF_TWO(times)
+GRAFT_FORWARD_MAP_OF_ONE(times_constant<float>)
+GRAFT_FORWARD_MAP_OF_ONE(value_of<relu_function>)
+GRAFT_FORWARD_MAP_OF_TWO(gradient_of<relu_function>)
+GRAFT_FORWARD_MAP_OF_ONE(value_of<silu_function>)
+GRAFT_FORWARD_MAP_OF_TWO(gradient_of<silu_function>)
+GRAFT_FORWARD_MAP_OF_ONE(value_of<gelu_erf_function>)
+GRAFT_FORWARD_MAP_OF_TWO(gradient_of<gelu_erf_function>)
+GRAFT_FORWARD_MAP_OF_ONE(value_of<gelu_tanh_function>)
+GRAFT_FORWARD_MAP_OF_TWO(gradient_of<gelu_tanh_function>)
+GRAFT_FORWARD_MAP_OF_ONE(value_of<tanh_function>)
+GRAFT_FORWARD_MAP_OF_TWO(gradient_of<tanh_function>)
+GRAFT_FORWARD_MAP_OF_TWO(gated_value_of<silu_function>)
+GRAFT_FORWARD_MAP_OF_THREE(gated_gradient_of<silu_function>)
+#undef GRAFT_FORWARD_MAP_OF_THREE
+#undef GRAFT_FORWARD_MAP_OF_TWO
+#undef GRAFT_FORWARD_MAP_OF_ONE
+#undef GRAFT_FORWARD_MAP
+
+}  // namespace graft::kernel
 
 /// Names every template worth compiling once for element type T. EXTERN is `extern` to declare, nothing to define.
 #define GRAFT_PRECOMPILED(EXTERN, T)                                                                                        \

@@ -72,6 +72,36 @@ TEST_CASE("adapters on a frozen Llama learn by central differences, checkpointed
   }
 }
 
+TEST_CASE("a LoRA step in float is that in double", "[law]") {  // floats by the kernels that graft::precompiled chose
+  const auto batch = test::random_batch({40, 23});
+  const auto step = [&]<class T>(llama<T> model) {
+    attach(model, all_linear(), lora_options{.rank = 3});
+    test::disturb_adapters(model);
+    adamw<T> optimizer(trainable(model), {.lr = 1e-2});
+    context ctx;
+    std::vector<double> result;
+    for (int n = 0; n < 2; ++n) {  // the second loss knows what the first step did
+      tape<T> t(ctx);
+      const auto loss = model.loss(t, batch);
+      result.push_back(static_cast<double>(*loss.value.data));
+      t.backward(loss);
+      if (n == 0)
+        for (auto& p : trainable(model))
+          for (const T g : p.parameter->gradient_values()) result.push_back(static_cast<double>(g));
+      optimizer.step(ctx);
+    }
+    return result;
+  };
+  const auto floats = step(test::small_llama<float>(2)), doubles = step(test::small_llama<double>(2));
+  REQUIRE(floats.size() == doubles.size());
+  double worst = 0, largest = 0;
+  for (std::size_t i = 0; i < floats.size(); ++i) {
+    worst = std::max(worst, std::abs(floats[i] - doubles[i]));
+    largest = std::max(largest, std::abs(doubles[i]));
+  }
+  CHECK(worst <= 1e-4 * largest);
+}
+
 TEST_CASE("every parameter of a BERT classifier learns by central differences", "[law]") {
   for (const pooling how : {pooling::mean, pooling::cls, pooling::pooler}) {
     auto model = small_classifier(how);

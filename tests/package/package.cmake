@@ -59,8 +59,17 @@ if(way STREQUAL "examples")
   return()
 elseif(way STREQUAL "precompiled")
   configure(${here}/find_package ${build} -D CMAKE_PREFIX_PATH=${prefix} -D use_precompiled=ON)
-  run(${CMAKE_COMMAND} --build ${build} --target with_precompiled)
-  expect_output(${build}/with_precompiled "merged equals applied")
+  foreach(target with_precompiled with_precompiled_native)  # for any processor and for this one; the library is the same
+    run(${CMAKE_COMMAND} --build ${build} --target ${target})
+    expect_output(${build}/${target} "merged equals applied")
+    execute_process(COMMAND ${CMAKE_COMMAND} -E env GRAFT_ARCH=abacus ${build}/${target} RESULT_VARIABLE result ERROR_VARIABLE output)
+    if(result EQUAL 0 OR NOT output MATCHES "GRAFT_ARCH is \"abacus\", this processor runs [a-z0-9, ]*(sse2|native)")
+      message(FATAL_ERROR "${target} took kernels that do not exist: ${output}")
+    endif()
+    if(CMAKE_HOST_SYSTEM_PROCESSOR MATCHES "^(x86_64|amd64|AMD64)$")
+      expect_output("${CMAKE_COMMAND};-E;env;GRAFT_ARCH=sse2;${build}/${target}" "merged equals applied")
+    endif()
+  endforeach()
   return()
 endif()
 
@@ -81,7 +90,7 @@ endif()
 # Nothing but C++20 and include folders reaches the compiler; utf8proc adds a definition of its own.
 file(READ ${build}/compile_commands.json commands)
 string(REGEX MATCHALL "\"command\": \"[^\"]*\"" commands "${commands}")
-list(FILTER commands EXCLUDE REGEX "precompiled\\.cpp")  # a target of graft's own, which nobody here builds
+list(FILTER commands EXCLUDE REGEX "precompiled[a-z0-9_]*\\.cpp")  # a target of graft's own, which nobody here builds
 foreach(command IN LISTS commands)
   string(REGEX MATCHALL " -[a-zA-Z][^ ]*" flags "${command}")
   list(FILTER flags EXCLUDE REGEX "^ -(I|isystem|DUTF8PROC_EXPORTS$|std=(gnu|c)\\+\\+(20|2a)$|o$|c$)")

@@ -77,8 +77,8 @@ struct backward_task {
 
   T inner_product(const T* a, const T* b) const {
     simd::batch<T, Arch> sum(T(0));
-    for_each_vector<T, Arch>(at.head_size, [&](index_t c, index_t lanes) GRAFT_INLINED {
-      sum = simd::fma(simd::load_first<T, Arch>(a + c, lanes), simd::load_first<T, Arch>(b + c, lanes), sum);
+    for_each_vector<T, Arch>(at.head_size, [&](index_t c, index_t count) GRAFT_INLINED {
+      sum = simd::fma(simd::load_first<T, Arch>(a + c, count), simd::load_first<T, Arch>(b + c, count), sum);
     });
     return simd::sum(sum);
   }

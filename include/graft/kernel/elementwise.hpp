@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// One pass over any number of arrays with a function of vectors, and the activation functions with their derivatives.
+// One pass over any number of arrays with a function of vectors; the functions of operations and optimisers by name; the
+// activation functions with their derivatives.
 // Read next: kernel/norm.hpp, tensor/map.hpp for views of any shape.
 #pragma once
 #include <algorithm>
@@ -135,6 +136,48 @@ struct tanh_function {
     const V t = simd::tanh(x);
     return V(1) - t * t;
   }
+};
+
+// Functions for map. What operations are made of has a name here, so that graft::precompiled can hold it; a lambda is compiled
+// where it stands.
+
+struct plus {
+  template <class V>
+  V operator()(V a, V b) const { return a + b; }
+};
+
+struct times {
+  template <class V>
+  V operator()(V a, V b) const { return a * b; }
+};
+
+template <class T>
+struct times_constant {
+  T factor;
+  template <class V>
+  V operator()(V a) const { return a * V(factor); }
+};
+
+/// An activation, its gradient from that of the result, and the same two where the result is multiplied by a second operand.
+template <class Function>
+struct value_of {
+  template <class V>
+  V operator()(V x) const { return Function::value(x); }
+};
+template <class Function>
+struct gradient_of {
+  template <class V>
+  V operator()(V dy, V x) const { return dy * Function::derivative(x); }
+};
+template <class Function>
+struct gated_value_of {
+  template <class V>
+  V operator()(V gate, V up) const { return Function::value(gate) * up; }
+};
+template <class Function>
+struct gated_gradient_of {
+  template <class V>
+  V operator()(V dy, V gate, V up) const { return dy * up * Function::derivative(gate); }
 };
 
 }  // namespace graft::kernel

@@ -22,11 +22,11 @@ template <class Function, class T, std::size_t R>
 var<T, R> activation(tape<T>& t, std::string_view name, const var<T, R>& x) {
   auto y = t.template empty<R>(x.shape());
   const index_t n = x.value.size();
-  kernel::map<T>(t.ctx(), n, y.value.data, T(0), [](auto v) { return Function::value(v); }, x.value.data);
+  kernel::map<T>(t.ctx(), n, y.value.data, T(0), kernel::value_of<Function>{}, x.value.data);
   const auto xs = t.save_if(x.needs_grad(), x);
   t.record({name, static_cast<std::uint64_t>(n)}, y, x.needs_grad(), [xs, xi = x.id, n](tensor_view<const T, R> dy, tape<T>& g) {
     const auto to = g.grad(xi, xs.shape);
-    kernel::map<T>(g.ctx(), n, to.view.data, to.beta, [](auto d, auto v) { return d * Function::derivative(v); }, dy.data, xs.data);
+    kernel::map<T>(g.ctx(), n, to.view.data, to.beta, kernel::gradient_of<Function>{}, dy.data, xs.data);
   });
   return y;
 }
@@ -39,7 +39,7 @@ var<T, R> add(tape<T>& t, const var<T, R>& x, const var<T, R>& y) {
   detail::check_same_shape("add", x.shape(), y.shape());
   auto z = t.template empty<R>(x.shape());
   const index_t n = x.value.size();
-  kernel::map<T>(t.ctx(), n, z.value.data, T(0), [](auto a, auto b) { return a + b; }, x.value.data, y.value.data);
+  kernel::map<T>(t.ctx(), n, z.value.data, T(0), kernel::plus{}, x.value.data, y.value.data);
   t.record({"add", static_cast<std::uint64_t>(n)}, z, x.needs_grad() || y.needs_grad(),
            [xi = x.id, yi = y.id](tensor_view<const T, R> dz, tape<T>& g) {
              if (xi != no_node) g.pass_grad(xi, dz);
@@ -60,18 +60,17 @@ var<T, R> multiply(tape<T>& t, const var<T, R>& x, const var<T, R>& y) {
   detail::check_same_shape("multiply", x.shape(), y.shape());
   auto z = t.template empty<R>(x.shape());
   const index_t n = x.value.size();
-  const auto product = [](auto a, auto b) { return a * b; };
-  kernel::map<T>(t.ctx(), n, z.value.data, T(0), product, x.value.data, y.value.data);
+  kernel::map<T>(t.ctx(), n, z.value.data, T(0), kernel::times{}, x.value.data, y.value.data);
   const auto xs = t.save_if(y.needs_grad(), x), ys = t.save_if(x.needs_grad(), y);
   t.record({"multiply", static_cast<std::uint64_t>(n)}, z, x.needs_grad() || y.needs_grad(),
-           [xs, ys, xi = x.id, yi = y.id, n, product](tensor_view<const T, R> dz, tape<T>& g) {
+           [xs, ys, xi = x.id, yi = y.id, n](tensor_view<const T, R> dz, tape<T>& g) {
              if (xi != no_node) {
                const auto to = g.grad(xi, dz.shape);
-               kernel::map<T>(g.ctx(), n, to.view.data, to.beta, product, dz.data, ys.data);
+               kernel::map<T>(g.ctx(), n, to.view.data, to.beta, kernel::times{}, dz.data, ys.data);
              }
              if (yi != no_node) {
                const auto to = g.grad(yi, dz.shape);
-               kernel::map<T>(g.ctx(), n, to.view.data, to.beta, product, dz.data, xs.data);
+               kernel::map<T>(g.ctx(), n, to.view.data, to.beta, kernel::times{}, dz.data, xs.data);
              }
            });
   return z;
@@ -82,7 +81,7 @@ template <class T, std::size_t R>
 var<T, R> scale(tape<T>& t, const var<T, R>& x, double factor) {
   auto y = t.template empty<R>(x.shape());
   const index_t n = x.value.size();
-  const auto times = [factor](auto v) { return v * decltype(v)(static_cast<T>(factor)); };
+  const kernel::times_constant<T> times{static_cast<T>(factor)};
   kernel::map<T>(t.ctx(), n, y.value.data, T(0), times, x.value.data);
   t.record({"scale", static_cast<std::uint64_t>(n)}, y, x.needs_grad(), [xi = x.id, n, times](tensor_view<const T, R> dy, tape<T>& g) {
     const auto to = g.grad(xi, dy.shape);
@@ -100,7 +99,7 @@ var<T, 2> scale(tape<T>& t, const var<T, 2>& x, const var<T, 1>& gain) {
   auto y = t.template empty<2>(x.shape());
   const auto rows = [n, c](context& ctx, T* out, T beta, const T* in, const T* by) {
     for (index_t i = 0; i < n; ++i)
-      kernel::map<T>(ctx, c, out + i * c, beta, [](auto a, auto b) { return a * b; }, in + i * c, by);
+      kernel::map<T>(ctx, c, out + i * c, beta, kernel::times{}, in + i * c, by);
   };
   rows(t.ctx(), y.value.data, T(0), x.value.data, gain.value.data);
   const auto xs = t.save_if(gain.needs_grad(), x);
@@ -138,21 +137,21 @@ var<T, R> tanh(tape<T>& t, const var<T, R>& x) { return detail::activation<kerne
 /// silu(gate) * up, in one pass. Saves gate and up.
 template <class T, std::size_t R>
 var<T, R> swiglu(tape<T>& t, const var<T, R>& gate, const var<T, R>& up) {
-  using silu_of = kernel::silu_function;
+  using silu = kernel::silu_function;
   detail::check_same_shape("swiglu", gate.shape(), up.shape());
   auto y = t.template empty<R>(gate.shape());
   const index_t n = gate.value.size();
-  kernel::map<T>(t.ctx(), n, y.value.data, T(0), [](auto a, auto b) { return silu_of::value(a) * b; }, gate.value.data, up.value.data);
+  kernel::map<T>(t.ctx(), n, y.value.data, T(0), kernel::gated_value_of<silu>{}, gate.value.data, up.value.data);
   const bool needs = gate.needs_grad() || up.needs_grad();
   const auto gs = t.save_if(needs, gate), us = t.save_if(gate.needs_grad(), up);
   t.record({"swiglu", 5 * static_cast<std::uint64_t>(n)}, y, needs, [gs, us, gi = gate.id, ui = up.id, n](tensor_view<const T, R> dy, tape<T>& g) {
     if (gi != no_node) {
       const auto to = g.grad(gi, dy.shape);
-      kernel::map<T>(g.ctx(), n, to.view.data, to.beta, [](auto d, auto a, auto b) { return d * b * silu_of::derivative(a); }, dy.data, gs.data, us.data);
+      kernel::map<T>(g.ctx(), n, to.view.data, to.beta, kernel::gated_gradient_of<silu>{}, dy.data, gs.data, us.data);
     }
     if (ui != no_node) {
       const auto to = g.grad(ui, dy.shape);
-      kernel::map<T>(g.ctx(), n, to.view.data, to.beta, [](auto d, auto a) { return d * silu_of::value(a); }, dy.data, gs.data);
+      kernel::map<T>(g.ctx(), n, to.view.data, to.beta, kernel::gated_value_of<silu>{}, gs.data, dy.data);
     }
   });
   return y;

@@ -69,7 +69,7 @@ var<T, 2> mean_rows(tape<T>& t, const var<T, 2>& x, std::span<const index_t> off
              for (std::size_t s = 0; s + 1 < offsets.size(); ++s) {
                const T share = T(1) / static_cast<T>(offsets[s + 1] - offsets[s]);
                for (index_t r = offsets[s]; r < offsets[s + 1]; ++r)
-                 kernel::map<T>(g.ctx(), c, to.view.data + r * c, to.beta, [share](auto d) { return d * decltype(d)(share); },
+                 kernel::map<T>(g.ctx(), c, to.view.data + r * c, to.beta, kernel::times_constant<T>{share},
                                 dy.data + static_cast<index_t>(s) * c);
              }
            });

@@ -42,7 +42,7 @@ T mean_loss(const T* losses, index_t rows, index_t counted) {
 template <class T>
 void add_scaled(tape<T>& g, node_id id, tensor_view<const T, 2> gradient, T factor) {
   const auto to = g.grad(id, gradient.shape);
-  kernel::map<T>(g.ctx(), gradient.size(), to.view.data, to.beta, [factor](auto v) { return v * decltype(v)(factor); }, gradient.data);
+  kernel::map<T>(g.ctx(), gradient.size(), to.view.data, to.beta, kernel::times_constant<T>{factor}, gradient.data);
 }
 
 /// The shared body of both forms: `weights` is the matrix, `wi` its node when it is trainable.

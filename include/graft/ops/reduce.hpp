@@ -53,7 +53,7 @@ var<T, 0> mean_squared_error(tape<T>& t, const var<T, R>& x, std::type_identity_
   t.record({"mean_squared_error", 3 * static_cast<std::uint64_t>(n)}, y, x.needs_grad(), [=, xi = x.id](tensor_view<const T, 0> dy, tape<T>& g) {
     const auto to = g.grad(xi, ds.shape);
     const T by = share * *dy.data;
-    kernel::map<T>(g.ctx(), n, to.view.data, to.beta, [by](auto v) { return v * decltype(v)(by); }, ds.data);
+    kernel::map<T>(g.ctx(), n, to.view.data, to.beta, kernel::times_constant<T>{by}, ds.data);
   });
   return y;
 }

@@ -46,10 +46,10 @@ class sgd {
       if (options_.weight_decay != 0)
         kernel::map<T>(ctx, n, g.data(), T(0), [decay](auto a, auto b) { return simd::fma(decltype(a)(decay), b, a); }, g.data(), w);
       if (options_.momentum != 0) {
-        kernel::map<T>(ctx, n, e.velocity.data(), momentum, [](auto a) { return a; }, g.data());
+        kernel::map<T>(ctx, n, e.velocity.data(), momentum, kernel::times_constant<T>{T(1)}, g.data());
         direction = e.velocity.data();
       }
-      kernel::map<T>(ctx, n, w, T(1), [rate](auto a) { return a * decltype(a)(-rate); }, direction);
+      kernel::map<T>(ctx, n, w, T(1), kernel::times_constant<T>{-rate}, direction);
       e.parameter.parameter->clear_gradient();
     }
     if (ctx.cost != nullptr) ctx.cost->count_work("sgd");
