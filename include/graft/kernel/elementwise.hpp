@@ -143,41 +143,41 @@ struct tanh_function {
 
 struct plus {
   template <class V>
-  V operator()(V a, V b) const { return a + b; }
+  GRAFT_INLINE V operator()(V a, V b) const { return a + b; }
 };
 
 struct times {
   template <class V>
-  V operator()(V a, V b) const { return a * b; }
+  GRAFT_INLINE V operator()(V a, V b) const { return a * b; }
 };
 
 template <class T>
 struct times_constant {
   T factor;
   template <class V>
-  V operator()(V a) const { return a * V(factor); }
+  GRAFT_INLINE V operator()(V a) const { return a * V(factor); }
 };
 
 /// An activation, its gradient from that of the result, and the same two where the result is multiplied by a second operand.
 template <class Function>
 struct value_of {
   template <class V>
-  V operator()(V x) const { return Function::value(x); }
+  GRAFT_INLINE V operator()(V x) const { return Function::value(x); }
 };
 template <class Function>
 struct gradient_of {
   template <class V>
-  V operator()(V dy, V x) const { return dy * Function::derivative(x); }
+  GRAFT_INLINE V operator()(V dy, V x) const { return dy * Function::derivative(x); }
 };
 template <class Function>
 struct gated_value_of {
   template <class V>
-  V operator()(V gate, V up) const { return Function::value(gate) * up; }
+  GRAFT_INLINE V operator()(V gate, V up) const { return Function::value(gate) * up; }
 };
 template <class Function>
 struct gated_gradient_of {
   template <class V>
-  V operator()(V dy, V gate, V up) const { return dy * up * Function::derivative(gate); }
+  GRAFT_INLINE V operator()(V dy, V gate, V up) const { return dy * up * Function::derivative(gate); }
 };
 
 }  // namespace graft::kernel
