@@ -64,13 +64,13 @@ std::vector<index_t> every_plan(M& model, const token_batch& batch, index_t thre
     try {
       plan = plan_memory(ctx, model, batch, budget);
     } catch (const state_error& e) {
-      const std::string text = e.what(), begins = concat("plan_memory: training does not fit ", detail::in_mebibytes(budget), " MiB; the least is ");
+      const std::string text = e.what(), begins = concat("plan_memory: training does not fit ", in_mebibytes(budget), " MiB; the least is ");
       CAPTURE(text);
       CHECK(detail::layered_part(model).checkpointed_layers == last.checkpointed_layers);  // as it was
       REQUIRE(text.starts_with(begins));
       const double least = std::stod(text.substr(begins.size()));
       CHECK(text.find(" MiB, with ") != text.npos);
-      CHECK(text.find(concat(": weights ", detail::in_mebibytes(last.predicted.weights), ", training state ", detail::in_mebibytes(last.predicted.training),
+      CHECK(text.find(concat(": weights ", in_mebibytes(last.predicted.weights), ", training state ", in_mebibytes(last.predicted.training),
                              ", activations ")) != text.npos);
       CHECK(least < 1.05 * static_cast<double>(last.predicted.total()) / 1048576);
       CHECK(plan_memory(ctx, model, batch, static_cast<std::size_t>((least + 0.05) * 1048576)).checkpointed_layers >= last.checkpointed_layers);

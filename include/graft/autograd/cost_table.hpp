@@ -21,9 +21,9 @@ inline std::string cost_table(const meter& m) {
 
   std::string table;
   char line[160];
-  const auto write = [&](const char* name, const meter::row& r, double other) {
+  const auto write = [&](const char* name, const meter::row& r) {
     std::snprintf(line, sizeof line, "%-22s %8llu %11.3f %12.3f %7.1f %9.1f %11.1f\n", name, static_cast<unsigned long long>(r.calls),
-                  r.forward_seconds * 1e3, r.backward_seconds * 1e3, 100 * (seconds(r) + other) / all,
+                  r.forward_seconds * 1e3, r.backward_seconds * 1e3, 100 * seconds(r) / all,
                   r.forward_seconds > 0 ? static_cast<double>(r.flops) * 1e-9 / r.forward_seconds : 0.0,
                   static_cast<double>(r.peak_saved_bytes) / 1024);
     table += line;
@@ -31,12 +31,12 @@ inline std::string cost_table(const meter& m) {
   std::snprintf(line, sizeof line, "%-22s %8s %11s %12s %7s %9s %11s\n", "operation", "calls", "forward ms", "backward ms", "share %",
                 "GFLOP/s", "kept KiB");
   table += line;
-  for (const meter::row& r : rows) write(r.name.c_str(), r, 0);
+  for (const meter::row& r : rows) write(r.name.c_str(), r);
   meter::row outside;
   outside.forward_seconds = m.outside_seconds();
-  write("outside operations", outside, 0);
+  write("outside operations", outside);
   sum.forward_seconds += m.outside_seconds();
-  write("all", sum, 0);
+  write("all", sum);
   return table;
 }
 

@@ -78,8 +78,6 @@ class meter {
     for_both(at, [&](row& r) { r.backward_seconds += seconds; });
   }
   void count_outside() { outside_ += lap(); }
-  /// The same for work that is no operation of a tape: an optimiser's step.
-  void count_work(std::string_view name) { count_forward({module_row({}), operation_row(name)}, 0, false); }
   void save(place at, std::size_t bytes) {
     for_both(at, [&](row& r) {
       r.saved_bytes += bytes;
@@ -123,6 +121,25 @@ class meter {
   std::vector<row> modules_, operations_;
   std::size_t saved_ = 0, peak_saved_ = 0;
   double mark_ = now(), outside_ = 0;
+};
+
+/// While it lives, work that is no operation of a tape goes on, an optimiser's step: a meter, where one listens, counts it
+/// under this name.
+class metered_work {
+ public:
+  metered_work(meter* m, std::string_view name) : meter_(m) {
+    if (meter_ == nullptr) return;
+    meter_->count_outside();
+    at_ = {meter_->module_row({}), meter_->operation_row(name)};
+  }
+  metered_work(const metered_work&) = delete;
+  ~metered_work() {
+    if (meter_ != nullptr) meter_->count_forward(at_, 0, false);
+  }
+
+ private:
+  meter* meter_;
+  meter::place at_;
 };
 
 }  // namespace graft

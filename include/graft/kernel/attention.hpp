@@ -81,24 +81,6 @@ void exponentials(const score_block<T, Arch>& block, T* scores, T* sums, T* log_
   }
 }
 
-/// The exponentials of one block of queries times the values of their head, not yet divided by the sums.
-template <class T, class Arch>
-void multiply_values(const score_block<T, Arch>& block, const T* scores, const T* v, index_t ldv, index_t head_size, T* out, index_t ldo) {
-  constexpr index_t width = score_block<T, Arch>::width;
-  if (fills_vectors<T, Arch>(head_size)) {
-    for (index_t i = 0; i < block.queries; i += block.step()) {
-      const index_t rows = std::min(block.step(), block.queries - i);
-      multiply_head<broadcast::from_columns, T, Arch>(rows, block.sees(i + rows - 1), scores + i, width, v, ldv, head_size, head_size,
-                                                      out + i * ldo, ldo, T(1), T(0), nullptr);
-    }
-    return;
-  }
-  for (index_t k = 0; k < block.keys; k += panel_depth)
-    run_panel<broadcast::from_columns, store::transposed, T, Arch>(head_size, std::min(panel_depth, block.keys - k), v + k * ldv, ldv,
-                                                                   scores + k * width, width,
-                                                                   {out, ldo, T(1), k == 0 ? T(0) : T(1), block.queries});
-}
-
 }  // namespace detail
 
 /// out = softmax(scale q k^T, masked) v for every head. Shapes: q, out (N, H * D), k, v (M, G * D), rows contiguous;
@@ -131,7 +113,7 @@ void attention(context& ctx, const attention_layout& at, tensor_view<const T, 2>
       block.multiply(&k(keys.first, column), k.stride[0], d, panel, static_cast<T>(at.scale), scores);
       T sums[width], log_sums[width];
       detail::exponentials(block, scores, sums, log_sums);
-      detail::multiply_values(block, scores, &v(keys.first, column), v.stride[0], d, to, out.stride[0]);
+      detail::gather_from_keys(block, scores, &v(keys.first, column), v.stride[0], d, to, out.stride[0], T(0));
       for (index_t i = 0; i < rows; ++i) detail::row_scale<T, Arch>(to + i * out.stride[0], d, T(1) / sums[i]);
       for (index_t i = 0; log_sum != nullptr && i < rows; ++i) log_sum[(row + i) * at.heads + head] = log_sums[i];
     });

@@ -123,22 +123,9 @@ struct backward_task {
       add(dv, p, dy);
       add(dk, ds, q);
     }
-    if (dq.data != nullptr) add_to_queries(block, row, key, column, ds, j == 0 ? dq.beta : T(1));
-  }
-
-  /// dq(i, c) = beta dq(i, c) + sum over k of ds(k, i) k(k, c).
-  void add_to_queries(const score_block<T, Arch>& block, index_t row, index_t key, index_t column, const T* ds, T beta) const {
-    const index_t d = at.head_size;
-    const T* const from = &k(key, column);
-    T* const to = dq.data + row * dq.row_step + head * d;
-    if (!fills_vectors<T, Arch>(d))
-      return run_panel<broadcast::from_columns, store::transposed, T, Arch>(d, block.sees(block.queries - 1), from, k.stride[0], ds, width,
-                                                                            {to, dq.row_step, T(1), beta, block.queries});
-    for (index_t i = 0; i < block.queries; i += block.step()) {
-      const index_t rows = std::min(block.step(), block.queries - i);
-      multiply_head<broadcast::from_columns, T, Arch>(rows, block.sees(i + rows - 1), ds + i, width, from, k.stride[0], d, d,
-                                                      to + i * dq.row_step, dq.row_step, T(1), beta, nullptr);
-    }
+    if (dq.data != nullptr)
+      gather_from_keys(block, ds, &k(key, column), k.stride[0], at.head_size, dq.data + row * dq.row_step + head * at.head_size, dq.row_step,
+                       j == 0 ? dq.beta : T(1));
   }
 };
 

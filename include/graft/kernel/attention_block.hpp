@@ -156,5 +156,26 @@ void multiply_head(index_t rows, index_t depth, const T* p, index_t ldp, const T
 template <class T, class Arch>
 constexpr bool fills_vectors(index_t head_size) { return head_size % simd::width<T, Arch> == 0 && head_size >= 2 * simd::width<T, Arch>; }
 
+/// out(i, c) = beta * out(i, c) + sum over k of scores(k, i) rows(k, c): what a block of queries gathers from one head of its
+/// keys' rows. Scores that nobody sees are zeros.
+template <class T, class Arch>
+void gather_from_keys(const score_block<T, Arch>& block, const T* scores, const T* rows, index_t row_step, index_t head_size, T* out,
+                      index_t out_step, T beta) {
+  constexpr index_t width = score_block<T, Arch>::width;
+  if (fills_vectors<T, Arch>(head_size)) {
+    for (index_t i = 0; i < block.queries; i += block.step()) {
+      const index_t count = std::min(block.step(), block.queries - i);
+      multiply_head<broadcast::from_columns, T, Arch>(count, block.sees(i + count - 1), scores + i, width, rows, row_step, head_size,
+                                                      head_size, out + i * out_step, out_step, T(1), beta, nullptr);
+    }
+    return;
+  }
+  const index_t seen = block.sees(block.queries - 1);
+  for (index_t k = 0; k < seen; k += panel_depth)
+    run_panel<broadcast::from_columns, store::transposed, T, Arch>(head_size, std::min(panel_depth, seen - k), rows + k * row_step,
+                                                                   row_step, scores + k * width, width,
+                                                                   {out, out_step, T(1), k == 0 ? beta : T(1), block.queries});
+}
+
 }  // namespace detail
 }  // namespace graft::kernel

@@ -41,6 +41,14 @@ struct memory_plan {
 
 namespace detail {
 
+/// Gives a variable back its value at the end of a scope, also when an exception ends it.
+template <class V>
+struct set_back {
+  V& at;
+  V value;
+  ~set_back() { at = value; }
+};
+
 /// The part of a model whose layers can be checkpointed: itself, or the encoder below a head.
 template <class M>
 auto& layered_part(M& model) {
@@ -48,15 +56,22 @@ auto& layered_part(M& model) {
   else return model.bert;
 }
 
+}  // namespace detail
+
+/// So many bytes in MiB, to one digit.
 inline std::string in_mebibytes(std::size_t bytes) {
   char text[32];
   std::snprintf(text, sizeof text, "%.1f", static_cast<double>(bytes) / 1048576);
   return text;
 }
+
+/// The parts of what training holds, in MiB.
 inline std::string describe(const memory_use& use) {
   return concat("weights ", in_mebibytes(use.weights), ", training state ", in_mebibytes(use.training), ", activations ",
-                in_mebibytes(use.activations), ", scratch ", in_mebibytes(use.scratch), " MiB");
+                in_mebibytes(use.activations), ", scratch ", in_mebibytes(use.scratch));
 }
+
+namespace detail {
 
 /// The pool's peaks of a step, and what each layer kept for backward: nothing, below the lowest adapter.
 struct measured_step {
@@ -71,11 +86,7 @@ measured_step measure_step(context& ctx, M& model, const token_batch& batch) {
   constexpr std::size_t node_bytes = 1024;  // at most: the records of an operation and its leaves, what it captured
   const auto& body = layered_part(model);
   meter m;
-  struct listening {  // also when a batch does not fit the model
-    context& ctx;
-    meter* before;
-    ~listening() { ctx.cost = before; }
-  } guard{ctx, std::exchange(ctx.cost, &m)};
+  const set_back<meter*> listening{ctx.cost, std::exchange(ctx.cost, &m)};
   measured_step step;
   ctx.pool().reset_peak();
   {
@@ -126,11 +137,7 @@ template <module M>
 memory_plan plan_memory(context& ctx, M& model, const token_batch& batch, std::size_t budget, const memory_plan_options& o = {}) {
   auto& body = detail::layered_part(model);
   const index_t layers = body.config.num_hidden_layers;
-  struct setting {
-    index_t& at;
-    index_t value;
-    ~setting() { at = value; }
-  } chosen{body.checkpointed_layers, body.checkpointed_layers};
+  detail::set_back<index_t> chosen{body.checkpointed_layers, body.checkpointed_layers};
   const auto measure = [&](index_t n) {
     body.checkpointed_layers = n;
     return detail::measure_step(ctx, model, batch);
@@ -156,10 +163,10 @@ memory_plan plan_memory(context& ctx, M& model, const token_batch& batch, std::s
   }
   ctx.pool().release_free();  // the buffers of other choices
   if (!best)
-    throw_error<state_error>("plan_memory: training does not fit ", detail::in_mebibytes(budget), " MiB; the least is ",
-                             detail::in_mebibytes(least->predicted.total()), " MiB, with ", least->computed_twice, " of ", layers,
-                             " layers computed twice: ", detail::describe(least->predicted),
-                             "; fewer tokens a batch, weights in fewer bits or fewer trainable values need less");
+    throw_error<state_error>("plan_memory: training does not fit ", in_mebibytes(budget), " MiB; the least is ",
+                             in_mebibytes(least->predicted.total()), " MiB, with ", least->computed_twice, " of ", layers,
+                             " layers computed twice: ", describe(least->predicted),
+                             " MiB; fewer tokens a batch, weights in fewer bits or fewer trainable values need less");
   chosen.value = best->checkpointed_layers;
   return *best;
 }

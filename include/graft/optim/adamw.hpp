@@ -45,7 +45,7 @@ class adamw {
 
   /// Updates every parameter that has a gradient, and clears the gradients. lr is multiplied by lr_scale.
   void step(context& ctx, double lr_scale = 1.0) {
-    if (ctx.cost != nullptr) ctx.cost->count_outside();
+    const metered_work work(ctx.cost, "adamw");
     ++steps_;
     const double t = static_cast<double>(steps_), lr = options_.lr * lr_scale;
     const kernel::adamw_step step{lr / (1 - std::pow(options_.beta1, t)), options_.beta1, options_.beta2, options_.eps,
@@ -56,7 +56,6 @@ class adamw {
       kernel::adamw<T>(ctx, e.first.size(), e.parameter.parameter->value().data(), gradient.data(), e.first.data(), e.second.data(), step);
       e.parameter.parameter->clear_gradient();
     }
-    if (ctx.cost != nullptr) ctx.cost->count_work("adamw");
   }
   void step(double lr_scale = 1.0) {
     context serial;

@@ -35,7 +35,7 @@ class sgd {
 
   /// Updates every parameter that has a gradient, and clears the gradients. lr is multiplied by lr_scale.
   void step(context& ctx, double lr_scale = 1.0) {
-    if (ctx.cost != nullptr) ctx.cost->count_outside();
+    const metered_work work(ctx.cost, "sgd");
     const T rate = static_cast<T>(options_.lr * lr_scale), momentum = static_cast<T>(options_.momentum), decay = static_cast<T>(options_.weight_decay);
     for (auto& e : entries_) {
       const auto g = e.parameter.parameter->gradient_values();
@@ -52,7 +52,6 @@ class sgd {
       kernel::map<T>(ctx, n, w, T(1), kernel::times_constant<T>{-rate}, direction);
       e.parameter.parameter->clear_gradient();
     }
-    if (ctx.cost != nullptr) ctx.cost->count_work("sgd");
   }
   void step(double lr_scale = 1.0) {
     context serial;
