@@ -25,6 +25,8 @@ int main(int argc, char** argv) {
   cli.add_option("--targets", targets, "Names of layers with commas between, all-linear, or a regular expression for whole paths");
   cli.add_option("--steps", training.steps, "Optimiser steps")->check(CLI::Range(1, 1 << 30));
   cli.add_option("--batch", training.batch, "Windows a step")->check(CLI::Range(1, 1 << 16));
+  cli.add_option("--micro-batch", training.micro_batch, "Windows of a step that a thread takes at a time; within a memory budget, that all threads take at a time. 0: all")
+      ->check(CLI::Range(0, 1 << 16));
   cli.add_option("--seq", training.sequence, "Tokens a window")->check(CLI::Range(2, 1 << 20));
   cli.add_option("--lr", training.lr, "Learning rate; falls along a cosine after a short rise");
   cli.add_option("--seed", training.seed, "Of first values, windows and dropout");
@@ -52,7 +54,10 @@ int main(int argc, char** argv) {
     const auto adapted = graft::attach(model, app::parse_targets(targets), lora, {.seed = training.seed});
     const auto before = app::evaluate(ctx, model, heldout, training.sequence);
     std::optional<graft::memory_plan> plan;
-    if (*within) plan = app::plan_training(ctx, model, train, training, budget_mib);
+    if (*within) {
+      training.replicas = 1;
+      plan = app::plan_training(ctx, model, train, training, budget_mib);
+    }
     ctx.pool().reset_peak();  // scoring has had its own
     const auto run = app::train(ctx, model, train, training);
     const auto used = graft::memory_in_use(ctx, model);

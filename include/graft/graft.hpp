@@ -11,6 +11,7 @@
 #include "graft/fed/fedavg.hpp"
 #include "graft/fed/simulation.hpp"
 #include "graft/models/bert.hpp"
+#include "graft/models/data_parallel.hpp"
 #include "graft/models/generate.hpp"
 #include "graft/models/llama.hpp"
 #include "graft/models/memory_plan.hpp"

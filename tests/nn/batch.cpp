@@ -54,3 +54,26 @@ TEST_CASE("padded rows lose their padding, wherever it is, and keep the position
   CHECK(drop_padding(padded, mask).types == ids{0, 0, 0, 0});
   CHECK_THROWS_WITH(drop_padding(padded, tensor<std::int32_t, 2>::of({{1, 1, 0}})), "drop_padding: ids are (3, 3), the mask is (1, 3)");
 }
+
+TEST_CASE("some sequences of a batch are a batch, with labels by token or by sequence") {
+  token_batch all;
+  all.add_with_next_labels(ids{5, 6, 7});
+  all.add_with_next_labels(ids{8, 9});
+  all.add_with_next_labels(ids{4});
+  token_batch b;
+  b.assign_sequences(all, 1, 3);
+  CHECK(b.ids == ids{8, 9, 4});
+  CHECK(b.offsets == std::vector<index_t>{0, 2, 3});
+  CHECK(b.positions == ids{0, 1, 0});
+  CHECK(b.types == ids{0, 0, 0});
+  CHECK(b.labels == ids{9, kernel::ignored_label, kernel::ignored_label});
+  all.labels = {3, 1, 2};
+  b.assign_sequences(all, 0, 2);
+  CHECK(b.labels == ids{3, 1});
+  all.labels.clear();
+  b.assign_sequences(all, 0, 1);
+  CHECK(b.labels.empty());
+  CHECK(b.ids == ids{5, 6, 7});
+  all.labels = {1, 2};
+  CHECK_THROWS_WITH(b.assign_sequences(all, 0, 1), "token_batch: 6 tokens in 3 sequences have 2 labels");
+}

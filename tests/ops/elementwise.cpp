@@ -31,7 +31,7 @@ TEST_CASE("dropout zeroes its share while training, and keeps the mean") {
   CHECK(test::equal_bits(dropped(ctx, 0, {.training = true}), tensor<float, 1>::full({20'000}, 1.0f)));
 }
 
-TEST_CASE("a dropout mask follows from seed, step and stream, whatever the threads") {
+TEST_CASE("a dropout mask follows from seed, step, part and stream, whatever the threads") {
   context ctx;
   const auto y = dropped(ctx, 0.5, {.training = true, .step = 3});
   thread_pool pool(3);
@@ -39,6 +39,7 @@ TEST_CASE("a dropout mask follows from seed, step and stream, whatever the threa
   CHECK(test::equal_bits(dropped(parallel, 0.5, {.training = true, .step = 3}), y));
   CHECK_FALSE(test::equal_bits(dropped(ctx, 0.5, {.training = true, .step = 4}), y));
   CHECK_FALSE(test::equal_bits(dropped(ctx, 0.5, {.training = true, .step = 3}, 2), y));
+  CHECK_FALSE(test::equal_bits(dropped(ctx, 0.5, {.training = true, .step = 3, .part = 1}), y));
   ctx.seed = 1;
   CHECK_FALSE(test::equal_bits(dropped(ctx, 0.5, {.training = true, .step = 3}), y));
 }

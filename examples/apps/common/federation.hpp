@@ -154,21 +154,20 @@ class federation {
     graft::executor_ref(pool_).parallel_for(std::ssize(clients_), 1, [&](index_t c, index_t) { f(static_cast<std::size_t>(c)); });
   }
 
-  /// Steps [first, first + count) of the whole run, on windows of these clients together. Returns the mean loss.
+  /// Steps [first, first + count) of the whole run, on windows of these clients together, a client's windows at a time.
+  /// Returns the mean loss.
   double learn(graft::context& ctx, model_type& model, const std::vector<std::size_t>& who, index_t first, index_t count, progress* p = nullptr) {
     const auto parameters = graft::trainable(model);
     graft::adamw<float> optimizer(parameters, {.lr = options_.lr, .weight_decay = 0});
     const index_t total = options_.rounds * options_.local_steps;
+    graft::data_parallel<model_type> workers(ctx, model, {.micro_batch = options_.batch});
     graft::token_batch batch;
     double sum = 0;
     for (index_t step = first; step < first + count; ++step) {
       batch.clear();
       for (const std::size_t c : who)
         add_windows(clients_[c].train, options_.sequence, options_.batch, graft::mix(options_.seed, c), static_cast<std::uint64_t>(step), batch);
-      graft::tape<float> t(ctx, graft::recording::on, {.training = true, .step = static_cast<std::uint64_t>(step)});
-      const auto loss = model.loss(t, batch);
-      sum += static_cast<double>(loss.item());
-      t.backward(loss);
+      sum += workers.loss_and_gradients(batch, {.training = true, .step = static_cast<std::uint64_t>(step)});
       graft::clip_gradients(parameters, 1.0);
       optimizer.step(ctx, graft::cosine_schedule(step, total));
       if (p != nullptr) p->at(static_cast<double>(step - first + 1));

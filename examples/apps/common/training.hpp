@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "corpus.hpp"
+#include "graft/models/data_parallel.hpp"
 #include "graft/models/memory_plan.hpp"
 #include "graft/nn/filter.hpp"
 #include "graft/optim/adamw.hpp"
@@ -23,6 +24,10 @@ struct training_options {
   index_t steps = 300, batch = 4, sequence = 256;
   double lr = 1e-3;
   std::uint64_t seed = 0;
+  index_t micro_batch = 0;  // sequences a thread takes at a time; 0: all threads take the batch together
+  index_t replicas = 8;     // 1: all threads together take one micro-batch after another
+
+  index_t at_once() const { return micro_batch > 0 ? std::min(micro_batch, batch) : batch; }
 };
 
 struct training_run {
@@ -37,6 +42,7 @@ training_run train(graft::context& ctx, M& model, ids_view tokens, const trainin
   using T = typename M::value_type;
   const auto parameters = graft::trainable(model);
   graft::adamw<T> optimizer(parameters, {.lr = o.lr, .weight_decay = 0});
+  graft::data_parallel workers(ctx, model, {.micro_batch = o.at_once(), .replicas = o.replicas});
   progress p("training", static_cast<double>(o.steps), "steps");
   std::vector<double> rates, losses;
   graft::token_batch batch;
@@ -44,13 +50,9 @@ training_run train(graft::context& ctx, M& model, ids_view tokens, const trainin
     batch.clear();
     add_windows(tokens, o.sequence, o.batch, o.seed, static_cast<std::uint64_t>(step), batch);
     const stopwatch clock;
-    {
-      graft::tape<T> t(ctx, graft::recording::on, {.training = true, .step = static_cast<std::uint64_t>(step)});
-      const auto loss = model.loss(t, batch);
-      losses.push_back(static_cast<double>(loss.item()));
-      if (!std::isfinite(losses.back())) graft::throw_error<graft::state_error>("training: the loss is ", losses.back(), " at step ", step, "; try a lower --lr");
-      t.backward(loss);
-    }
+    const graft::batch_info info{.training = true, .step = static_cast<std::uint64_t>(step)};
+    losses.push_back(workers.loss_and_gradients(batch, info));
+    if (!std::isfinite(losses.back())) graft::throw_error<graft::state_error>("training: the loss is ", losses.back(), " at step ", step, "; try a lower --lr");
     graft::clip_gradients(parameters, 1.0);
     optimizer.step(ctx, graft::cosine_schedule(step, o.steps, o.steps / 20));
     rates.push_back(static_cast<double>(batch.tokens()) / clock.seconds());
@@ -71,10 +73,10 @@ training_run train(graft::context& ctx, M& model, ids_view tokens, const trainin
 template <class M>
 graft::memory_plan plan_training(graft::context& ctx, M& model, ids_view tokens, const training_options& o, double budget_mib) {
   graft::token_batch batch;
-  add_windows(tokens, o.sequence, o.batch, o.seed, 0, batch);
+  add_windows(tokens, o.sequence, o.at_once(), o.seed, 0, batch);
   const auto plan = graft::plan_memory(ctx, model, batch, static_cast<std::size_t>(budget_mib * 1048576));
-  std::printf("memory: %td of %td layers computed twice, predicted peak %.1f of %.1f MiB\n", plan.computed_twice, plan.layers,
-              static_cast<double>(plan.predicted.total()) / 1048576, budget_mib);
+  std::printf("memory: %td of %td layers computed twice, predicted peak %s of %.1f MiB\n", plan.computed_twice, plan.layers,
+              graft::in_mebibytes(plan.predicted.total()).c_str(), budget_mib);
   std::fflush(stdout);
   return plan;
 }
@@ -82,9 +84,7 @@ graft::memory_plan plan_training(graft::context& ctx, M& model, ids_view tokens,
 /// What was predicted beside what training took.
 inline void print_memory(const graft::memory_plan& plan, const graft::memory_use& used) {
   const auto line = [](const char* name, const graft::memory_use& m) {
-    const auto mib = [](std::size_t bytes) { return static_cast<double>(bytes) / 1048576; };
-    std::printf("memory %s: %.1f MiB: weights %.1f, training state %.1f, activations %.1f, scratch %.1f\n", name, mib(m.total()), mib(m.weights),
-                mib(m.training), mib(m.activations), mib(m.scratch));
+    std::printf("memory %s: %s MiB: %s\n", name, graft::in_mebibytes(m.total()).c_str(), graft::describe(m).c_str());
   };
   line("predicted", plan.predicted);
   line("measured", used);

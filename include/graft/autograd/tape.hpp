@@ -23,8 +23,12 @@ struct op_info {
 /// What varies from batch to batch and is not a tensor.
 struct batch_info {
   bool training = false;  // dropout and gate noise are on
-  std::uint64_t step = 0;  // random numbers are keyed by (seed, step, path of the module)
+  std::uint64_t step = 0;  // random numbers are keyed by (seed, step, part, path of the module)
   std::span<const index_t> sequence_offsets;  // which rows belong to one sample: sequence s is [offsets[s], offsets[s + 1])
+  std::uint64_t part = 0;  // of a step that takes several batches: their random numbers differ
+
+  /// What random numbers of this batch are keyed by, besides the seed and the module.
+  std::uint64_t random_key() const noexcept { return mix(step, part); }
 };
 
 /// Whether a tape writes down how to go back.

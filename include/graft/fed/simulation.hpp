@@ -2,7 +2,6 @@
 // A federation in one process: clients in parallel, every message really encoded. Read next: examples/apps/federate.cpp.
 #pragma once
 #include <algorithm>
-#include <memory>
 #include <mutex>
 #include <numeric>
 #include <utility>
@@ -10,6 +9,7 @@
 
 #include "graft/core/executor.hpp"
 #include "graft/core/random.hpp"
+#include "graft/core/worker_list.hpp"
 #include "graft/fed/server.hpp"
 
 namespace graft::fed {
@@ -49,26 +49,19 @@ void simulate(executor_ref executor, server<A>& server, const codec& codec, cons
               AfterRound after_round) {
   if (o.clients < 1) throw_error<option_error>("simulate: clients is ", o.clients, ", expected 1 or more");
   using worker = decltype(make_worker());
-  std::vector<std::unique_ptr<worker>> idle;
+  worker_list<worker> workers;
   std::mutex lock;
   while (server.round() < o.rounds) {
     simulated_round r;
     const std::vector<std::byte> down = codec.encode(server.begin_round());
     const auto clients = draw_clients(o, server.round());
     executor.parallel_for(static_cast<index_t>(clients.size()), 1, [&](index_t i, index_t) {
-      std::unique_ptr<worker> w;
-      {
-        const std::lock_guard guard(lock);
-        if (idle.empty()) idle.push_back(std::make_unique<worker>(make_worker()));
-        w = std::move(idle.back());
-        idle.pop_back();
-      }
+      const auto w = workers.take(make_worker);
       const std::vector<std::byte> up = codec.encode(run(*w, clients[static_cast<std::size_t>(i)], codec.decode_broadcast(down)));
       const std::lock_guard guard(lock);
       r.bytes_down += down.size();
       r.bytes_up += up.size();
       server.accept(std::span(up), codec);
-      idle.push_back(std::move(w));
     });
     r.result = server.finish_round();
     if (!r.result.applied) throw_error<state_error>("simulate: round ", r.result.round, " got ", r.result.accepted, " usable replies");

@@ -55,6 +55,23 @@ struct token_batch {
     labels.insert(labels.end(), sequence.begin() + 1, sequence.end());
     labels.push_back(kernel::ignored_label);
   }
+
+  /// Becomes sequences [first, last) of another batch, with their labels, be they one a token or one a sequence.
+  void assign_sequences(const token_batch& from, index_t first, index_t last) {
+    const index_t begin = from.offsets[static_cast<std::size_t>(first)], end = from.offsets[static_cast<std::size_t>(last)];
+    const auto copy = [](const std::vector<std::int32_t>& all, std::vector<std::int32_t>& to, index_t a, index_t b) {
+      to.assign(all.begin() + a, all.begin() + b);
+    };
+    copy(from.ids, ids, begin, end);
+    copy(from.positions, positions, begin, end);
+    copy(from.types, types, begin, end);
+    if (from.labels.empty()) labels.clear();
+    else if (std::ssize(from.labels) == from.tokens()) copy(from.labels, labels, begin, end);
+    else if (std::ssize(from.labels) == from.sequences()) copy(from.labels, labels, first, last);
+    else throw_error<shape_error>("token_batch: ", from.tokens(), " tokens in ", from.sequences(), " sequences have ", from.labels.size(), " labels");
+    offsets.resize(static_cast<std::size_t>(last - first) + 1);
+    for (index_t s = first; s <= last; ++s) offsets[static_cast<std::size_t>(s - first)] = from.offsets[static_cast<std::size_t>(s)] - begin;
+  }
 };
 
 /// A batch from padded rows: tokens whose mask is zero are dropped, the others keep the position of their column.

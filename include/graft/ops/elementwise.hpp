@@ -162,7 +162,7 @@ var<T, R> swiglu(tape<T>& t, const var<T, R>& gate, const var<T, R>& up) {
 template <class T, std::size_t R>
 var<T, R> dropout(tape<T>& t, const var<T, R>& x, double rate, std::uint64_t stream) {
   if (rate == 0 || !t.batch.training) return x;
-  const random_stream random(t.ctx().seed, mix(stream, t.batch.step));
+  const random_stream random(t.ctx().seed, mix(stream, t.batch.random_key()));
   const index_t n = x.value.size();
   const auto masked = [random, rate, n](context& ctx, const T* from, T* to, T beta) {
     const T keep = static_cast<T>(1 / (1 - rate));

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+// A batch cut into micro-batches that threads work on side by side: less to wait for, and activations that stay in cache.
+// Read next: core/worker_list.hpp, models/memory_plan.hpp.
+#pragma once
+#include <algorithm>
+#include <cstdint>
+#include <memory>
+#include <numeric>
+#include <utility>
+#include <vector>
+
+#include "graft/autograd/tape.hpp"
+#include "graft/core/worker_list.hpp"
+#include "graft/kernel/elementwise.hpp"
+#include "graft/nn/batch.hpp"
+#include "graft/nn/filter.hpp"
+
+namespace graft {
+
+struct data_parallel_options {
+  index_t micro_batch = 4;  // sequences, >= 1
+  index_t replicas = 8;     // most of them, >= 1: as many threads have work
+
+  void validate() const {
+    if (micro_batch < 1) throw_error<option_error>("data_parallel: micro_batch is ", micro_batch, ", expected 1 or more");
+    if (replicas < 1) throw_error<option_error>("data_parallel: replicas is ", replicas, ", expected 1 or more");
+  }
+};
+
+/// One tape over a batch: its loss times `weight`, whose gradients are added to the model's.
+template <module M>
+double loss_and_gradients(context& ctx, M& model, const token_batch& batch, batch_info info = {.training = true}, double weight = 1) {
+  using T = typename M::value_type;
+  tape<T> t(ctx, recording::on, info);
+  const auto loss = model.loss(t, batch);
+  t.backward(loss, static_cast<T>(weight));
+  return weight * static_cast<double>(loss.item());
+}
+
+/// Losses and gradients of a model, micro-batch by micro-batch. Where one tape runs all its operations one after another,
+/// each on every thread, here each thread runs whole micro-batches. Every replica, of which the model is the first, takes an equal
+/// run of neighbours; their gradients are added in order, so results depend on the options and not on the number of threads. They
+/// are those of one tape over the whole batch, rounded otherwise; dropout draws for every micro-batch anew. With one replica
+/// micro-batches follow one another and all threads share every operation: gradient accumulation.
+/// Memory: activations of one micro-batch a thread, and values and gradients of what is trainable for every further replica;
+/// frozen values are shared. A step allocates nothing once its like has run before.
+template <module M>
+class data_parallel {
+ public:
+  using value_type = typename M::value_type;
+
+  /// The model and the context must outlive this; what is trainable must stay so.
+  data_parallel(context& ctx, M& model, data_parallel_options o = {}) : ctx_(ctx), model_(model), parameters_(trainable(model)), options_(o) {
+    o.validate();
+  }
+
+  /// The mean loss over the batch's counted labels. Its gradients are added to the model's, for an optimiser of the model.
+  /// A meter of the context hears of one operation, "data_parallel", or, of a single replica, everything.
+  double loss_and_gradients(const token_batch& batch, batch_info info = {.training = true}) {
+    split(batch);
+    const index_t parts = std::ssize(parts_), used = std::min(parts, options_.replicas);
+    if (used == 1) return run(ctx_, model_, 0, parts, info);
+    const metered_work work(ctx_.cost, "data_parallel");
+    while (std::ssize(replicas_) + 1 < used) replicas_.push_back(std::make_unique<replica>(model_));
+    losses_.assign(static_cast<std::size_t>(used), 0.0);
+    ctx_.executor().parallel_for(used, 1, [&](index_t r, index_t) {
+      M& model = r == 0 ? model_ : renewed(*replicas_[static_cast<std::size_t>(r) - 1]);
+      const auto ctx = contexts_.take([] { return context(); });
+      ctx->seed = ctx_.seed;
+      losses_[static_cast<std::size_t>(r)] = run(*ctx, model, parts * r / used, parts * (r + 1) / used, info);
+    });
+    for (index_t r = 1; r < used; ++r) add_gradients(*replicas_[static_cast<std::size_t>(r) - 1]);
+    return std::accumulate(losses_.begin(), losses_.end(), 0.0);
+  }
+
+ private:
+  using T = value_type;
+  struct replica {
+    explicit replica(const M& m) : model(replicate(m)), parameters(trainable(model)) {}
+    M model;
+    std::vector<parameter_ref<T>> parameters;
+  };
+  struct part {
+    token_batch batch;
+    double weight = 0;  // its share of the counted labels
+  };
+
+  void split(const token_batch& batch) {
+    const index_t sequences = batch.sequences(), size = options_.micro_batch;
+    parts_.resize(static_cast<std::size_t>((sequences + size - 1) / size));
+    const auto counted = [](const token_batch& b) { return static_cast<double>(std::ssize(b.labels) - std::ranges::count(b.labels, kernel::ignored_label)); };
+    const double all = std::max(1.0, counted(batch));
+    for (index_t i = 0; i < std::ssize(parts_); ++i) {
+      part& p = parts_[static_cast<std::size_t>(i)];
+      p.batch.assign_sequences(batch, i * size, std::min(sequences, (i + 1) * size));
+      p.weight = counted(p.batch) / all;
+    }
+  }
+
+  /// The model of a replica, with the values of now and no gradients.
+  M& renewed(replica& r) {
+    for (std::size_t i = 0; i < parameters_.size(); ++i) {
+      std::ranges::copy(std::as_const(*parameters_[i].parameter).value(), r.parameters[i].parameter->value().begin());
+      r.parameters[i].parameter->clear_gradient();
+    }
+    return r.model;
+  }
+
+  /// Micro-batches [first, last), one after another.
+  double run(context& ctx, M& model, index_t first, index_t last, batch_info info) {
+    double loss = 0;
+    for (index_t i = first; i < last; ++i) {
+      const part& p = parts_[static_cast<std::size_t>(i)];
+      info.part = static_cast<std::uint64_t>(i);
+      loss += graft::loss_and_gradients(ctx, model, p.batch, info, p.weight);
+    }
+    return loss;
+  }
+
+  void add_gradients(replica& r) {
+    for (std::size_t i = 0; i < parameters_.size(); ++i) {
+      const auto from = r.parameters[i].parameter->gradient_values();
+      if (from.empty()) continue;
+      gradient_slot<T>& to = *parameters_[i].parameter->gradient();
+      kernel::map<T>(ctx_, std::ssize(from), to.data, std::exchange(to.written, true) ? T(1) : T(0), kernel::times_constant<T>{T(1)}, from.data());
+    }
+  }
+
+  context& ctx_;
+  M& model_;
+  std::vector<parameter_ref<T>> parameters_;
+  data_parallel_options options_;
+  std::vector<part> parts_;
+  std::vector<std::unique_ptr<replica>> replicas_;
+  std::vector<double> losses_;  // of every replica's share
+  worker_list<context> contexts_;  // one a thread at work
+};
+
+}  // namespace graft

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "graft/models/data_parallel.hpp"
+
+#include <cmath>
+
+#include "graft/core/thread_pool.hpp"
+#include "graft/optim/adamw.hpp"
+#include "graft/optim/clip.hpp"
+#include "support/allocations.hpp"
+#include "support/catch.hpp"
+#include "support/models.hpp"
+#include "support/near.hpp"
+
+using namespace graft;
+
+namespace {
+
+template <class T>
+llama<T> adapted_llama(double dropout = 0) {
+  auto m = test::small_llama<T>();
+  attach(m, all_linear(), lora_options{.rank = 3, .dropout = dropout});
+  test::disturb_adapters(m);
+  return m;
+}
+
+/// The gradients of everything trainable, one after another; the model is left without any.
+template <class M>
+auto take_gradients(M& model) {
+  using T = typename M::value_type;
+  std::vector<T> all;
+  for (auto& p : trainable(model)) {
+    const auto g = p.parameter->gradient_values();
+    all.insert(all.end(), g.begin(), g.end());
+    p.parameter->clear_gradient();
+  }
+  auto t = tensor<T, 1>::zeros({std::ssize(all)});
+  std::ranges::copy(all, t.data());
+  return t;
+}
+
+template <class M>
+double whole_batch(M& model, const token_batch& batch) {
+  context ctx;
+  return loss_and_gradients(ctx, model, batch);
+}
+
+template <class M>
+void check_against_one_tape(M& model, const token_batch& batch) {
+  const double loss = whole_batch(model, batch);
+  const auto expected = take_gradients(model);
+  REQUIRE(expected.size() > 0);
+  for (const data_parallel_options o : {data_parallel_options{}, {.micro_batch = 1}, {.micro_batch = 1, .replicas = 2}, {.micro_batch = 2, .replicas = 1}, {.micro_batch = 100}}) {
+    context ctx;
+    data_parallel workers(ctx, model, o);
+    CHECK(std::abs(workers.loss_and_gradients(batch) - loss) <= 1e-12 * loss);
+    CHECK(test::near(take_gradients(model), expected, 1e-12));
+  }
+}
+
+}  // namespace
+
+TEST_CASE("micro-batches give the loss and the gradients of the whole batch") {
+  auto model = adapted_llama<double>();
+  check_against_one_tape(model, test::random_batch({9, 5, 1, 12, 3, 7, 2}));  // one token has no label: a part may have none
+}
+
+TEST_CASE("the same with labels by sequence, and everything trained") {
+  bert_classifier<double> model(test::small_bert<double>(), 3, pooling::cls);
+  initialize(model.classifier, 5, 0.2);
+  unfreeze(model);
+  auto batch = test::random_batch({5, 9, 3, 6, 2});
+  batch.labels = {2, 0, 1, 1, kernel::ignored_label};
+  check_against_one_tape(model, batch);
+}
+
+TEST_CASE("gradients are added to those that are there, and a batch without labels adds zeros") {
+  auto model = adapted_llama<double>();
+  const auto first = test::random_batch({9, 5}, 1), second = test::random_batch({4, 4, 4}, 2);
+  whole_batch(model, first);
+  whole_batch(model, second);
+  const auto expected = take_gradients(model);
+  context ctx;
+  data_parallel workers(ctx, model, {.micro_batch = 1});
+  workers.loss_and_gradients(first);
+  workers.loss_and_gradients(second);
+  CHECK(test::near(take_gradients(model), expected, 1e-12));
+
+  auto unlabelled = first;
+  std::ranges::fill(unlabelled.labels, kernel::ignored_label);
+  CHECK(workers.loss_and_gradients(unlabelled) == 0);
+  const auto zeros = take_gradients(model);
+  CHECK(test::equal_bits(zeros, tensor<double, 1>::full(zeros.shape(), 0.0)));
+  CHECK(workers.loss_and_gradients(token_batch{}) == 0);
+}
+
+TEST_CASE("training by micro-batches gives the same bits on any number of threads") {
+  const auto run = [](executor_ref executor) {
+    auto model = adapted_llama<float>(0.1);
+    context ctx(executor);
+    data_parallel workers(ctx, model, {.micro_batch = 1, .replicas = 3});
+    adamw<float> optimizer(trainable(model), {.lr = 1e-2});
+    for (std::uint64_t step = 0; step < 4; ++step) {
+      workers.loss_and_gradients(test::random_batch({9, 5, 14, 3, 8, 6, 11}, step), {.training = true, .step = step});
+      clip_gradients(trainable(model), 1.0);
+      optimizer.step(ctx);
+    }
+    workers.loss_and_gradients(test::random_batch({9, 5, 14}));
+    return take_gradients(model);
+  };
+  const auto expected = run({});
+  for (const index_t threads : {2, 3, 7}) {
+    thread_pool pool(threads);
+    CHECK(test::equal_bits(run(pool), expected));
+  }
+}
+
+TEST_CASE("dropout draws anew for every micro-batch, and for every seed of the context") {
+  auto model = adapted_llama<double>(0.5);
+  const auto one = test::random_batch({9});
+  auto twice = one;
+  twice.add_with_next_labels(one.ids);
+  context ctx;
+  data_parallel workers(ctx, model, {.micro_batch = 1});
+  const double alone = workers.loss_and_gradients(one), both = workers.loss_and_gradients(twice);
+  CHECK(std::abs(alone - both) > 1e-6);  // the same mask twice would give the same mean
+  CHECK(workers.loss_and_gradients(one) == alone);
+  ctx.seed = 1;
+  CHECK(std::abs(workers.loss_and_gradients(one) - alone) > 1e-6);
+}
+
+TEST_CASE("the second step by micro-batches allocates nothing, and the meter hears of one operation") {
+  auto model = adapted_llama<float>(0.1);
+  context ctx;
+  meter m;
+  data_parallel workers(ctx, model, {.micro_batch = 2, .replicas = 2});
+  const auto batch = test::random_batch({9, 5, 14, 3, 8});
+  std::size_t before = 0;
+  for (int i = 0; i < 2; ++i) {
+    before = test::allocations();
+    workers.loss_and_gradients(batch);
+  }
+  CHECK(test::allocations() == before);
+  ctx.cost = &m;
+  workers.loss_and_gradients(batch);
+  REQUIRE(m.operations().size() == 1);
+  CHECK(m.operations()[0].name == "data_parallel");
+  CHECK(m.operations()[0].calls == 1);
+
+  data_parallel one_after_another(ctx, model, {.micro_batch = 2, .replicas = 1});
+  m.reset();
+  one_after_another.loss_and_gradients(batch);
+  CHECK(m.total("model.layers.0").calls % 3 == 0);
+  CHECK(m.total("model.layers.0").flops > 0);
+}
+
+TEST_CASE("micro-batches of no sequence, no replicas and a model without anything to train are refused") {
+  auto model = adapted_llama<float>();
+  context ctx;
+  CHECK_THROWS_WITH(data_parallel(ctx, model, {.micro_batch = 0}), "data_parallel: micro_batch is 0, expected 1 or more");
+  CHECK_THROWS_WITH(data_parallel(ctx, model, {.replicas = 0}), "data_parallel: replicas is 0, expected 1 or more");
+  auto frozen = test::small_llama<float>();
+  data_parallel workers(ctx, frozen);
+  CHECK_THROWS_AS(workers.loss_and_gradients(test::random_batch({9})), state_error);
+}
