@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The tour, 11: what a step costs. Flops and bytes kept for the backward pass, by module; checkpointing; a budget; bf16 weights.
-// The end of the tour: examples/apps holds the programs.
+// Read next: 12_host_threads.cpp.
 // Ends with: checkpointing keeps [0-9]+ % of the bytes; the loss is the same to the bit
 #include <cstdint>
 #include <cstdio>
