@@ -30,6 +30,14 @@ done
 
 [ -z "$publish" ] || [ -z "$only$smoke" ] || { echo "--publish wants all rows, measured" >&2; exit 2; }
 
+# llama_cpp: builds the Python package of llama.cpp for this machine, unless it is there. Some ten minutes on two cores.
+llama_cpp() {
+  "$python" -c "import gguf, llama_cpp" 2>/dev/null && return 0
+  echo "building llama.cpp"
+  CMAKE_ARGS="-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF" CMAKE_BUILD_PARALLEL_LEVEL=$(nproc) \
+    "$python" -m pip install -q -r "$here/requirements.txt" >"$root/build/reference/llama_cpp.log" 2>&1
+}
+
 # A function that stops must stop this script with 2.
 # shellcheck disable=SC2086  # lists of words, here and below
 (need_packages $build_packages python3 python3-venv) || exit 2
@@ -46,7 +54,10 @@ done
 [ -z "$clang" ] || packages="$packages clang"
 (need_packages $packages) || exit 2
 case $programs in
-  *lora_step*) reference_python || { echo "the libraries of tests/reference/requirements.txt cannot be installed" >&2; exit 2; } ;;
+  *.py*) reference_python || { echo "the libraries of tests/reference/requirements.txt cannot be installed" >&2; exit 2; } ;;
+esac
+case $programs in
+  *decode_peer*) llama_cpp || { echo "llama.cpp cannot be built from its Python package: rows beside it are left out" >&2; set -- --without llama.cpp "$@"; } ;;
 esac
 
 cd "$root"

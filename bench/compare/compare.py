@@ -86,15 +86,33 @@ def step(command, o, *more):
     return values
 
 
+def saved_model(model, o):
+    """The folder of a random model and adapter."""
+    folder = o.work / model
+    if not (folder / "adapter" / "adapter_config.json").exists():
+        step(f"lora_step_torch.py --model {model}", o, "--make", str(folder))
+    return folder
+
+
+def verify_decoding(commands, o):
+    """From one saved model, all programs must generate the tokens that PyTorch generates; with weights in fewer bits, the first."""
+    for command in (c for c in commands if "--adapter" not in c and "--engine torch" not in c):
+        model = option(command, "--model", "")
+        folder = str(saved_model(model, o))
+        expected, got = step(f"decode_peer.py --engine torch --model {model}", o, "--verify", folder), step(command, o, "--verify", folder)
+        names = ["token_0"] if "--dtype" in command else [n for n in expected if n.startswith("token_")]
+        for name in names:
+            if got[name] != expected[name]:
+                raise Failure(f"{command}: {name} is {got[name]:.0f}, PyTorch's is {expected[name]:.0f}")
+
+
 def verify_steps(commands, o):
     """From one saved model and adapter, all programs that can load it must print the losses that plain PyTorch prints."""
+    commands = [c for c in commands if not c.startswith("bench_lora_step_libtorch") and "--last-only" not in c]
     for model in dict.fromkeys(option(c, "--model", "") for c in commands):
-        mine = [c for c in commands
-                if option(c, "--model", "") == model and not c.startswith("bench_lora_step_libtorch") and "--last-only" not in c]
-        folder = o.work / model
-        plain = " ".join(["lora_step_torch.py", *re.sub(r"--(checkpointing|bf16|threads \d+|dtype \w+)", "", mine[0]).split()[1:]])
-        if not (folder / "adapter" / "adapter_config.json").exists():
-            step(plain, o, "--make", str(folder))
+        mine = [c for c in commands if option(c, "--model", "") == model]
+        folder = saved_model(model, o)
+        plain = " ".join(["lora_step_torch.py", *re.sub(r"--(checkpointing|bf16|(threads|micro-batch) \d+|dtype \w+)", "", mine[0]).split()[1:]])
         expected = step(plain, o, "--verify", str(folder))
         for command in (c for c in mine if c != plain):
             got = step(command, o, "--verify", str(folder))
@@ -109,11 +127,11 @@ def measure_steps(commands, o):
     for _ in range(1 if o.smoke else o.rounds):
         for command in commands:
             values = step(command, o, "--warm", "0" if o.smoke else "2", "--steps", "1" if o.smoke else str(o.steps))
-            if not abs(values["loss_first"] - math.log(LABELS[option(command, "--model", "")])) < 0.5:
+            if "loss_first" in values and not abs(values["loss_first"] - math.log(LABELS[option(command, "--model", "")])) < 0.5:
                 raise Failure(f"{command}: the loss of a random model is {values['loss_first']}")
             measured[command].append(values)
     for row in o.rows:
-        if isinstance(row, table.Step) and row.ours.split()[0] != row.peer.split()[0] and measured[row.ours][0]["trainable_parameters"] != measured[row.peer][0]["trainable_parameters"]:
+        if isinstance(row, table.Step) and row.ours.split()[0] != row.peer.split()[0] and measured[row.ours][0].get("trainable_parameters") != measured[row.peer][0].get("trainable_parameters"):
             raise Failure(f"{row.name}: not the same number of trainable parameters")
     return measured
 
@@ -159,7 +177,9 @@ def compare(o):
         results += [kernel_row(r, r.name if folder == o.programs else r.name + " (Clang)", found[r.program], o.smoke) for r in mine]
     steps = [r for r in o.rows if isinstance(r, table.Step)]
     commands = list(dict.fromkeys(c for r in steps for c in (r.ours, r.peer)))
-    verify_steps(commands, o)
+    decoding = [c for c in commands if "decode" in c.split()[0]]
+    verify_steps([c for c in commands if c not in decoding], o)
+    verify_decoding(decoding, o)
     measured = measure_steps(commands, o)
     results += [step_row(r, measured) for r in steps]
     results = [r for r in results if r is not None]
@@ -180,6 +200,7 @@ def compare(o):
 def main():
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("--only", default="", metavar="PATTERN", help="rows whose name this regular expression finds")
+    p.add_argument("--without", metavar="PEER", help="rows whose peer's command has this are left out")
     p.add_argument("--list", choices=["names", "programs"])
     p.add_argument("--smoke", action="store_true", help="verify everything, time next to nothing, judge nothing")
     p.add_argument("--rounds", type=int, default=3, help="of the steps")
@@ -190,7 +211,7 @@ def main():
     p.add_argument("--out", type=pathlib.Path)
     o = p.parse_args()
     try:
-        o.rows = table.selected(o.only)
+        o.rows = [r for r in table.selected(o.only) if not (o.without and isinstance(r, table.Step) and o.without in r.peer)]
         if not o.rows:
             raise Failure(f"no row's name has \"{o.only}\"")
         if o.list:

@@ -43,7 +43,8 @@ SMOL = "--model smollm-135m --tokens 256"
 STORIES = "--model stories-260k --batch 16 --tokens 256"
 MINILM = "--model minilm --batch 32 --tokens 128"
 OURS, ANY, TORCH, LIBTORCH = "bench_lora_step ", "bench_lora_step_any_processor ", "lora_step_torch.py ", "bench_lora_step_libtorch "
-KEPT, BF16 = " --checkpointing", " --bf16"
+KEPT, BF16, PARTS = " --checkpointing", " --bf16", " --micro-batch 2"
+DECODE, LLAMA_CPP = "bench_decode --model smollm-135m --tokens 64", "decode_peer.py --engine llama.cpp --model smollm-135m --tokens 64"
 SPEED, RSS, CLOCK = "tokens_per_cpu_second", "peak_rss_mib", "tokens_per_second"
 
 ROWS = [
@@ -98,8 +99,18 @@ ROWS = [
     Step("LoRA step of stories-260K, built for any x86-64", ANY + STORIES, OURS + STORIES, SPEED, ">= 0.9", "tokens/s", "native build"),
     Step("LoRA step of MiniLM, classification", OURS + MINILM, TORCH + MINILM, "samples_per_cpu_second", ">= 1.25", "samples/s"),
     Step("LoRA step of MiniLM, classification, memory", OURS + MINILM, TORCH + MINILM, RSS, None, "MiB"),
+    Step("LoRA step of MiniLM, classification, ours in micro-batches", OURS + MINILM + PARTS, TORCH + MINILM, "samples_per_cpu_second", ">= 1.25", "samples/s"),
+    Step("LoRA step of MiniLM, classification, ours in micro-batches, memory", OURS + MINILM + PARTS, TORCH + MINILM, RSS, None, "MiB"),
     Step("LoRA step of stories-260K, 16 sequences", OURS + STORIES, TORCH + STORIES, SPEED, ">= 3", "tokens/s"),
     Step("LoRA step of stories-260K, 16 sequences, memory", OURS + STORIES, TORCH + STORIES, RSS, None, "MiB"),
+    Step("LoRA step of stories-260K, 16 sequences, ours in micro-batches", OURS + STORIES + PARTS, TORCH + STORIES, SPEED, ">= 3", "tokens/s"),
+    Step("LoRA step of stories-260K, 16 sequences, ours in micro-batches, memory", OURS + STORIES + PARTS, TORCH + STORIES, RSS, None, "MiB"),
+    Step("LoRA step of stories-260K, micro-batches on two threads", OURS + STORIES + " --micro-batch 4 --threads 2", OURS + STORIES, CLOCK, ">= 1.8", "tokens/s", "one thread"),
+    Step("one token of SmolLM-135M with a LoRA adapter", DECODE + " --adapter", DECODE, SPEED, ">= 0.95", "tokens/s", "without"),
+    Step("one token of SmolLM-135M, against PyTorch", DECODE, LLAMA_CPP.replace("llama.cpp", "torch"), SPEED, None, "tokens/s"),
+    Step("one token of SmolLM-135M", DECODE, LLAMA_CPP, SPEED, None, "tokens/s"),
+    Step("one token of SmolLM-135M, bf16", DECODE + " --dtype bf16", LLAMA_CPP + " --dtype bf16", SPEED, None, "tokens/s"),
+    Step("one token of SmolLM-135M, q8_0", DECODE + " --dtype q8_0", LLAMA_CPP + " --dtype q8_0", SPEED, None, "tokens/s"),
 ]
 
 

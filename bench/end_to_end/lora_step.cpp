@@ -17,6 +17,7 @@
 #include "graft/io/load_model.hpp"
 #include "graft/io/peft_folder.hpp"
 #include "support/allocations.hpp"
+#include "support/dtypes.hpp"
 #include "support/machine.hpp"
 #include "support/steps.hpp"
 
@@ -69,14 +70,9 @@ void train(M& model, const graft::token_batch& batch, const bench::step_options&
   graft::thread_pool pool(o.threads);
   graft::context ctx(pool);
   graft::meter cost;
+  graft::data_parallel workers(ctx, model, {.micro_batch = o.micro_batch > 0 ? o.micro_batch : o.batch});
   const auto step = [&] {
-    double loss = 0;
-    {
-      graft::tape<float> tape(ctx, graft::recording::on, {.training = true});
-      const auto l = model.loss(tape, batch);
-      loss = static_cast<double>(*l.value.data);
-      tape.backward(l);
-    }
+    const double loss = workers.loss_and_gradients(batch);
     optimizer.step(ctx);
     return loss;
   };
@@ -106,12 +102,6 @@ void train(M& model, const graft::token_batch& batch, const bench::step_options&
   bench::print_value("share_of_peak", flops * static_cast<double>(o.batch * o.tokens) / bench::median(times.computed) / bench::fma_peak());
 }
 
-graft::dtype parse_dtype(const std::string& name) {
-  for (const graft::dtype type : {graft::dtype::bf16, graft::dtype::f16, graft::dtype::q8_0, graft::dtype::q4_0, graft::dtype::nf4})
-    if (graft::name_of(type) == name) return type;
-  graft::throw_error<graft::option_error>("--dtype \"", name, "\" is not one of bf16, f16, q8_0, q4_0, nf4");
-}
-
 /// A folder with the random model in `dtype`, written by a process of its own: what it took to make is not part of this
 /// program's peak memory, as it is not for a user who loads a checkpoint.
 class stored_model {
@@ -137,7 +127,7 @@ class stored_model {
  private:
   void write(const bench::step_options& o) const try {
     auto model = graft::load_or_make_llama<float>("random:" + o.model);
-    graft::store_weights_as(model, parse_dtype(o.dtype));
+    graft::store_weights_as(model, bench::parse_dtype(o.dtype));
     std::filesystem::create_directories(folder_);
     graft::save_safetensors(folder_ / "model.safetensors", graft::save_state(model));
     const graft::llama_config& c = model.config;
@@ -159,7 +149,7 @@ class stored_model {
 graft::llama<float> make_llama(const bench::step_options& o) {
   if (!o.dtype.empty() && o.verify.empty()) return graft::load_llama<float>(stored_model(o).path());  // stays mapped once its name is gone
   auto model = graft::load_or_make_llama<float>(o.verify.empty() ? "random:" + o.model : o.verify);
-  if (!o.dtype.empty()) graft::store_weights_as(model, parse_dtype(o.dtype));
+  if (!o.dtype.empty()) graft::store_weights_as(model, bench::parse_dtype(o.dtype));
   return model;
 }
 

@@ -120,13 +120,18 @@ def run(o):
     say("peak_rss_mib", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
-parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--model", choices=CONFIGS, default="smollm-135m")
-parser.add_argument("--make")
-parser.add_argument("--verify")
-for count, default in {"warm": 2, "steps": 10, "batch": 1, "tokens": 256, "threads": 1}.items():
-    parser.add_argument("--" + count, type=int, default=default)
-parser.add_argument("--checkpointing", action="store_true")
-parser.add_argument("--bf16", action="store_true", help="autocast")
-options = parser.parse_args()
-make(options) if options.make else run(options)
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", choices=CONFIGS, default="smollm-135m")
+    parser.add_argument("--make")
+    parser.add_argument("--verify")
+    for count, default in {"warm": 2, "steps": 10, "batch": 1, "tokens": 256, "threads": 1}.items():
+        parser.add_argument("--" + count, type=int, default=default)
+    parser.add_argument("--checkpointing", action="store_true")
+    parser.add_argument("--bf16", action="store_true", help="autocast")
+    options = parser.parse_args()
+    make(options) if options.make else run(options)
+
+
+if __name__ == "__main__":
+    main()

@@ -25,25 +25,30 @@ struct step_options {
   // Ours only.
   bool cost = false;       // print time and memory by operation
   bool last_only = false;  // LoRA on the last layer alone
+  bool adapter = false;    // decoding with LoRA attached
+  long micro_batch = 0;    // sequences a thread takes at a time; 0: all threads take the batch together
   std::string dtype;       // of the frozen weights, which then come from a file
 };
 
 constexpr double step_rate = 1e-3;   // of AdamW, everything else as PyTorch's default
 constexpr int verified_steps = 3;
+constexpr int decode_prompt = 8, verified_tokens = 12;
 
 /// Ends the program with its usage unless every argument is known.
 inline step_options parse_step_options(int argc, char** argv) {
   step_options o;
   const auto usage = [&] {
     std::fprintf(stderr, "usage: %s [--model NAME] [--verify FOLDER] [--warm N] [--steps N] [--batch N] [--tokens N] [--threads N] [--checkpointing]\n"
-                 "       ours also: [--cost] [--last-only] [--dtype bf16|q8_0|q4_0|nf4]\n",
+                 "       ours also: [--cost] [--last-only] [--adapter] [--micro-batch N] [--dtype bf16|f16|q8_0|q4_0|nf4]\n",
                  argv[0]);
     std::exit(2);
   };
   for (int i = 1; i < argc; ++i) {
     const std::string name = argv[i];
-    if (name == "--checkpointing" || name == "--cost" || name == "--last-only") {
-      (name == "--cost" ? o.cost : name == "--last-only" ? o.last_only : o.checkpointing) = true;
+    bool* const flag = name == "--checkpointing" ? &o.checkpointing : name == "--cost" ? &o.cost : name == "--last-only" ? &o.last_only
+                       : name == "--adapter" ? &o.adapter : nullptr;
+    if (flag != nullptr) {
+      *flag = true;
       continue;
     }
     if (++i == argc) usage();
@@ -56,6 +61,7 @@ inline step_options parse_step_options(int argc, char** argv) {
     else if (name == "--warm") o.warm = static_cast<int>(value);
     else if (name == "--steps") o.steps = static_cast<int>(value);
     else if (name == "--batch") o.batch = value;
+    else if (name == "--micro-batch") o.micro_batch = value;
     else if (name == "--tokens") o.tokens = value;
     else if (name == "--threads") o.threads = static_cast<int>(value);
     else usage();
@@ -70,14 +76,16 @@ struct step_times {
   std::vector<double> wall, computed;  // seconds of every step; `computed` is processor time of all threads
 };
 
+/// Processor time of all threads.
+inline double processor_seconds() {
+  timespec t{};
+  ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+  return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
+}
+
 /// Runs step() a few times unmeasured, then measured.
 template <class F>
 step_times time_steps(const step_options& o, F step) {
-  const auto processor_seconds = [] {
-    timespec t{};
-    ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-    return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
-  };
   for (int n = 0; n < o.warm; ++n) step();
   step_times times;
   for (int n = 0; n < o.steps; ++n) {
