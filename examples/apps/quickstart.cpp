@@ -21,7 +21,7 @@ graft::llama<float> pretrain(graft::thread_pool& pool, const app::ids& text, ind
   std::printf("pretraining %.2f M parameters on %.1f MB of text of no client, %td steps of 16 x 256 bytes\n",
               static_cast<double>(graft::count_parameters(model)) / 1e6, static_cast<double>(text.size()) / 1e6, steps);
   std::fflush(stdout);
-  const auto run = app::train(ctx, model, text, {.steps = steps, .batch = 16, .sequence = 256, .lr = 4e-3, .seed = seed, .micro_batch = 4});
+  const auto run = app::train(ctx, model, text, {.steps = steps, .batch = 16, .sequence = 256, .lr = 4e-3, .seed = seed, .micro_batch = 2});
   std::printf("loss %.4f -> %.4f nats a byte, %.0f bytes/s\n\n", run.loss_first, run.loss_last, run.tokens_per_second);
   graft::freeze(model);
   return model;

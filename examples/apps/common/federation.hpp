@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "graft/core/worker_list.hpp"
 #include "graft/fed/client.hpp"
 #include "graft/fed/fedavg.hpp"
 #include "graft/fed/simulation.hpp"
@@ -112,9 +113,9 @@ class federation {
   /// Held-out losses of one model for every client, clients in parallel.
   std::vector<double> score_all(const model_type& model, index_t limit = 0) {
     std::vector<double> scores(clients_.size());
-    each_client([&](std::size_t c) {
-      worker w(graft::replicate(model));
-      scores[c] = evaluate(w.ctx, w.model, clients_[c].heldout, options_.sequence, limit).nll;
+    each_client([&](std::size_t c, graft::context& ctx) {
+      auto own = graft::replicate(model);
+      scores[c] = evaluate(ctx, own, clients_[c].heldout, options_.sequence, limit).nll;
     });
     return scores;
   }
@@ -122,10 +123,10 @@ class federation {
   /// What every client reaches alone, with as many steps as it has in the federation.
   std::vector<double> local_only() {
     std::vector<double> scores(clients_.size());
-    each_client([&](std::size_t c) {
-      worker w(graft::replicate(base_));
-      learn(w.ctx, w.model, {c}, 0, options_.rounds * options_.local_steps);
-      scores[c] = evaluate(w.ctx, w.model, clients_[c].heldout, options_.sequence).nll;
+    each_client([&](std::size_t c, graft::context& ctx) {
+      auto own = graft::replicate(base_);
+      learn(ctx, own, {c}, 0, options_.rounds * options_.local_steps);
+      scores[c] = evaluate(ctx, own, clients_[c].heldout, options_.sequence).nll;
     });
     return scores;
   }
@@ -151,7 +152,10 @@ class federation {
 
   template <class F>
   void each_client(F f) {
-    graft::executor_ref(pool_).parallel_for(std::ssize(clients_), 1, [&](index_t c, index_t) { f(static_cast<std::size_t>(c)); });
+    graft::executor_ref(pool_).parallel_for(std::ssize(clients_), 1, [&](index_t c, index_t) {
+      const auto ctx = contexts_.take([] { return graft::context(); });
+      f(static_cast<std::size_t>(c), *ctx);
+    });
   }
 
   /// Steps [first, first + count) of the whole run, on windows of these clients together, a client's windows at a time.
@@ -179,6 +183,7 @@ class federation {
   const model_type& base_;
   std::vector<client_text> clients_;
   federation_options options_;
+  graft::worker_list<graft::context> contexts_;  // one a thread that trains or scores on its own
 };
 
 inline void print_round(const round_row& r) {
