@@ -12,6 +12,7 @@
 
 #include "graft/nn/embedding.hpp"
 #include "graft/nn/module.hpp"
+#include "graft/ops/elementwise.hpp"
 #include "graft/ops/low_rank.hpp"
 
 namespace graft {
@@ -60,6 +61,7 @@ struct affine {
 
 /// An adapter maps a linear map to a linear map: apply() computes around the inner map, from differentiable operations
 /// alone, and merge_into() does the same to a dense weight. Adapters are copyable and list their parameters in visit().
+/// One whose training wants a term of the loss has `var<T, 0> penalty(tape<T>&)` besides: see adapter_penalty().
 template <class A, class T>
 concept adapter = std::copy_constructible<A> && visitable<A, parameter_visitor<T>> &&
                   requires(A& a, const A& c, tape<T>& t, const var<T, 2>& x, linear_map<T> inner, affine<T> w) {
@@ -86,6 +88,8 @@ class any_adapter {
   void merge_into(affine<T> w) const { held_->merge_into(w); }
   std::string describe() const { return held_->describe(); }
   static void visit(auto& self, parameter_visitor<T>& v) { self.held_->visit(v); }
+  /// The adapter's term of the loss, where it has one.
+  std::optional<var<T, 0>> penalty(tape<T>& t) { return held_->penalty(t); }
 
   /// The adapter itself when it is an A, else null.
   template <class A>
@@ -106,6 +110,7 @@ class any_adapter {
     virtual void merge_into(affine<T> w) const = 0;
     virtual std::string describe() const = 0;
     virtual void visit(parameter_visitor<T>& v) = 0;
+    virtual std::optional<var<T, 0>> penalty(tape<T>& t) = 0;
     virtual const char* kind() const noexcept = 0;
   };
   template <class A>
@@ -116,6 +121,10 @@ class any_adapter {
     void merge_into(affine<T> w) const override { value.merge_into(w); }
     std::string describe() const override { return value.describe(); }
     void visit(parameter_visitor<T>& v) override { A::visit(value, v); }
+    std::optional<var<T, 0>> penalty(tape<T>& t) override {
+      if constexpr (requires { value.penalty(t); }) return value.penalty(t);
+      else return {};
+    }
     const char* kind() const noexcept override { return &kind_of<A>; }
     A value;
   };
@@ -203,6 +212,24 @@ template <module M>
 void visit_layers(M& m, function_ref<void(std::string_view, adapted_linear<typename M::value_type>&)> f) {
   layer_visitor<typename M::value_type> v(f);
   v("", m);
+}
+
+/// The mean of the penalties of a model's adapters, for trainers to add to the loss with a weight of theirs. Nothing when no
+/// adapter has one.
+template <module M>
+std::optional<var<typename M::value_type, 0>> adapter_penalty(tape<typename M::value_type>& t, M& model) {
+  using T = typename M::value_type;
+  std::optional<var<T, 0>> sum;
+  index_t count = 0;
+  visit_layers(model, [&](std::string_view, adapted_linear<T>& layer) {
+    for (auto& a : layer.adapters)
+      if (auto p = a.adapter.penalty(t)) {
+        sum = sum ? add(t, *sum, *p) : std::move(*p);
+        ++count;
+      }
+  });
+  if (sum) sum = scale(t, *sum, 1.0 / static_cast<double>(count));
+  return sum;
 }
 
 }  // namespace graft
