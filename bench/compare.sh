@@ -42,7 +42,7 @@ llama_cpp() {
 # shellcheck disable=SC2086  # lists of words, here and below
 (need_packages $build_packages python3 python3-venv) || exit 2
 programs=$(python3 "$here/compare.py" --list programs "$@") || exit 2
-packages="libbenchmark-dev libdnnl-dev libopenblas-dev libopenblas0-pthread"
+packages="libbenchmark-dev libdnnl-dev ocl-icd-opencl-dev libopenblas-dev libopenblas0-pthread"  # dnnl only recommends OpenCL, but is not found without
 targets=
 for program in $programs; do
   case $program in
