@@ -58,15 +58,19 @@ TEST_CASE("an adapter config as PEFT writes it is read") {
 }
 
 TEST_CASE("settings that change the numbers and are not supported are refused by name") {
-  CHECK(complaint(with("peft_type", "IA3")) == "adapter_config.json: peft_type: expected \"LORA\", got \"IA3\"");
+  CHECK(complaint(with("peft_type", "LOHA")) == "adapter_config.json: peft_type: expected \"LORA\", \"IA3\" or \"VERA\", got \"LOHA\"");
   const std::string unsupported = ": expected null, false or nothing: this setting is not supported, got ";
-  CHECK(complaint(with("use_dora", true)) == "adapter_config.json: use_dora" + unsupported + "true");
+  CHECK(complaint(with("vera_dropout", 0.5)) == "adapter_config.json: vera_dropout" + unsupported + "0.5");
   CHECK(complaint(with("lora_bias", true)) == "adapter_config.json: lora_bias" + unsupported + "true");
   CHECK(complaint(with("layer_replication", json{{0, 4}, {2, 5}})) == "adapter_config.json: layer_replication" + unsupported + "an array of 2");
   CHECK(complaint(with("trainable_token_indices", {1, 2})) == "adapter_config.json: trainable_token_indices" + unsupported + "an array of 2");
   CHECK(complaint(with("target_parameters", {"experts"})) == "adapter_config.json: target_parameters" + unsupported + "an array of 1");
   CHECK(complaint(with("a_key_of_tomorrow", 0.5)) == "adapter_config.json: a_key_of_tomorrow" + unsupported + "0.5");
-  CHECK(complaint(with("bias", "all")) == "adapter_config.json: bias: expected \"none\", got \"all\"");
+  CHECK(complaint(with("bias", "some")) == "adapter_config.json: bias: expected \"none\", \"all\" or that of this type only, got \"some\"");
+  CHECK(complaint({{"peft_type", "VERA"}, {"save_projection", false}}) ==
+        "adapter_config.json: save_projection: expected true: the projections cannot be drawn again from another program's random numbers, got false");
+  CHECK(complaint({{"peft_type", "VERA"}, {"r", 0}}) == "adapter_config.json: vera: rank is 0, expected 1 to 65536");
+  CHECK(complaint({{"peft_type", "IA3"}, {"r", 4}}) == "adapter_config.json: r" + unsupported + "4");
   CHECK(complaint(with("init_lora_weights", "pissa_niter_4")) ==
         "adapter_config.json: init_lora_weights: expected an initialisation that leaves the base as it is; convert the adapter first, got \"pissa_niter_4\"");
   CHECK(complaint(with("init_lora_weights", "gaussian")).empty());
@@ -110,10 +114,37 @@ TEST_CASE("what is written is read back, and has what PEFT needs") {
 }
 
 TEST_CASE("keys of alpha_pattern name a module whole, or its last segments") {
-  using detail::pattern_names;
-  CHECK(pattern_names("q_proj", "model.layers.0.self_attn.q_proj"));
-  CHECK(pattern_names("self_attn\\.q_proj", "model.layers.0.self_attn.q_proj"));
-  CHECK(pattern_names("^model.layers.0.self_attn.q_proj", "model.layers.0.self_attn.q_proj"));
-  CHECK_FALSE(pattern_names("^self_attn.q_proj", "model.layers.0.self_attn.q_proj"));
-  CHECK_FALSE(pattern_names("proj", "model.layers.0.self_attn.q_proj"));
+  const auto names = [](const char* key) {
+    const auto values = read(with("alpha_pattern", {{key, 4}}).dump()).alpha_pattern;
+    return find_module_value(values, "model.layers.0.self_attn.q_proj") != nullptr;
+  };
+  CHECK(names("q_proj"));
+  CHECK(names("self_attn\\.q_proj"));
+  CHECK(names("^model.layers.0.self_attn.q_proj"));
+  CHECK_FALSE(names("^self_attn.q_proj"));
+  CHECK_FALSE(names("proj"));
+}
+
+TEST_CASE("configs of other kinds are read back") {
+  peft_config c;
+  c.type = peft_type::ia3;
+  c.ia3.feedforward = {"down_proj"};
+  c.target_modules = {"k_proj", "down_proj"};
+  auto again = read(write_peft_config(c));
+  CHECK(again.type == peft_type::ia3);
+  CHECK(again.ia3.feedforward == c.ia3.feedforward);
+  CHECK(again.target_modules == c.target_modules);
+  c = {};
+  c.type = peft_type::vera;
+  c.vera = {.rank = 32, .d_initial = 0.25, .dropout = 0.1};
+  c.trains_biases = true;
+  again = read(write_peft_config(c));
+  CHECK(again.type == peft_type::vera);
+  CHECK(again.vera.rank == 32);
+  CHECK(again.vera.d_initial == 0.25);
+  CHECK(again.vera.dropout == 0.1);
+  CHECK(again.trains_biases);
+  c = {};
+  c.dora = true;
+  CHECK(read(write_peft_config(c)).dora);
 }

@@ -4,6 +4,7 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
+#include "graft/peft/bottleneck.hpp"
 #include "graft/peft/target_pattern.hpp"
 #include "support/catch.hpp"
 #include "support/model_folder.hpp"
@@ -225,7 +226,7 @@ TEST_CASE("an adapter file that lacks something or has more is refused") {
   s.write(test::renamed(whole, [](const std::string& name) { return name == key ? "" : name; }));
   CHECK(s.complaint() == s.weights + ": model.layers.1.self_attn.q_proj has one LoRA factor, expected lora_A and lora_B");
   s.write(test::renamed(whole, [](const std::string&) { return ""; }));
-  CHECK(s.complaint() == s.weights + ": holds no LoRA factors");
+  CHECK(s.complaint() == s.weights + ": holds no LORA adapter");
   auto more = whole;
   more.items.emplace_back("base_model.model.score.weight", at(more, key));
   s.write(more);
@@ -289,4 +290,66 @@ TEST_CASE("a full disk leaves the old adapter, both files of it") {
   CHECK(test::read_file(s.weights) == weights);
   test::write_file(s.folder / "file", "");
   CHECK_THROWS_WITH(save_peft(larger, s.folder / "file"), Catch::Matchers::StartsWith("cannot make the folder \"" + (s.folder / "file").string() + "\": "));
+}
+
+TEST_CASE("dora, ia3 and vera come back from their folders to the bit") {
+  const std::pair<const char*, std::function<void(llama<float>&)>> kinds[] = {
+      {"dora", [](auto& m) { attach(m, targets({"q_proj", "down_proj"}), dora_options{.lora = {.rank = 2, .alpha = 6}}); }},
+      {"ia3", [](auto& m) { attach(m, targets({"k_proj", "down_proj"}), ia3_options{.feedforward = {"down_proj"}}); }},
+      {"ia3 of one layer", [](auto& m) { attach(m, targets({"layers.0.mlp.down_proj", "k_proj"}), ia3_options{.feedforward = {"down_proj"}}); }},
+      {"vera", [](auto& m) { attach(m, targets({"q_proj", "up_proj", "down_proj"}), vera_options{.rank = 5}); }}};
+  for (const auto& [name, put] : kinds) {
+    INFO(name);
+    test::temporary_folder folder;
+    auto model = test::small_llama<float>(2), again = model;
+    put(model);
+    test::disturb_adapters(model);
+    save_peft(model, folder.path());
+    load_peft(again, folder.path());
+    CHECK(same(model, again));
+    CHECK(trainable(again).size() == trainable(model).size());
+    auto untouched = test::small_llama<float>(2);
+    CHECK_FALSE(same(model, untouched));
+  }
+}
+
+TEST_CASE("biases that were trained are saved as PEFT's bias option") {
+  test::temporary_folder folder;
+  auto model = test::small_bert<float>(2), again = model;
+  attach(model, targets({"query"}), lora_options{.rank = 2}, {.bias = bias_training::all});
+  test::disturb_adapters(model);
+  save_peft(model, folder.path());
+  const auto keys = load_safetensors(folder / "adapter_model.safetensors");
+  CHECK(find(keys.items, "base_model.model.encoder.layer.0.attention.self.query.base_layer.bias") != nullptr);
+  CHECK(find(keys.items, "base_model.model.encoder.layer.0.attention.self.key.bias") != nullptr);
+  CHECK(json::parse(test::read_file(folder / "adapter_config.json"))["bias"] == "all");
+  load_peft(again, folder.path());
+  const auto a = save_state(model, is_trainable), b = save_state(again, is_trainable);
+  REQUIRE(a.items.size() == b.items.size());
+  for (const auto& [name, values] : a.items) CHECK(find(b.items, name)->bytes == values.bytes);
+}
+
+TEST_CASE("a folder of another kind that lacks something is refused by name") {
+  test::temporary_folder folder;
+  auto model = test::small_llama<float>(2);
+  attach(model, targets({"q_proj"}), vera_options{.rank = 5});
+  save_peft(model, folder.path());
+  const auto whole = load_safetensors(folder / "adapter_model.safetensors");
+  const auto complaint = [&](const std::string& missing) {
+    save_safetensors(folder / "adapter_model.safetensors", test::renamed(whole, [&](const std::string& n) { return n == missing ? "" : n; }));
+    auto onto = test::small_llama<float>(2);
+    try {
+      load_peft(onto, folder.path());
+    } catch (const format_error& e) {
+      CHECK(trainable(onto).empty());
+      return std::string(e.what()).substr((folder / "adapter_model.safetensors").string().size());
+    }
+    return std::string();
+  };
+  CHECK(complaint("base_model.vera_A") == ": has no vera_A");
+  CHECK(complaint("base_model.model.model.layers.0.self_attn.q_proj.vera_lambda_d") == ": model.layers.0.self_attn.q_proj has no vera_lambda_d");
+  auto other = test::small_llama<float>(2);
+  attach(other, targets({"q_proj"}), bottleneck_options{.size = 2});
+  CHECK_THROWS_WITH(save_peft(other, folder.path()), "save_peft: the adapter of model.layers.0.self_attn.q_proj is serial bottleneck(size 2), "
+                                                     "which PEFT folders cannot hold; merge or convert it");
 }

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Models and adapters against transformers, peft and torch: random small ones made here, and real ones where they are at hand.
 
-Compares logits, losses, every LoRA gradient, greedy decoding, sentence vectors and adapter folders both ways."""
+Compares logits, losses, every adapter gradient, greedy decoding, sentence vectors and adapter folders both ways."""
 import argparse
 import json
 import math
@@ -52,9 +52,10 @@ class Checks:
             raise RuntimeError(f"{name} {arguments}: {run.stderr.strip()}")
         return run.stdout
 
-    def tool(self, kind, model, request, adapter=None):
+    def tool(self, kind, model, request, *folders):
+        """Of folders the first is an adapter to load, the second where to save it again."""
         (self.work / "request.json").write_text(json.dumps(request))
-        self.program("model_tool", kind, model, self.work / "request.json", self.work / "out.safetensors", *([adapter] if adapter else []))
+        self.program("model_tool", kind, model, self.work / "request.json", self.work / "out.safetensors", *folders)
         return load_file(self.work / "out.safetensors")
 
     # ---- random models -----------------------------------------------------------------------------------------------
@@ -98,7 +99,7 @@ class Checks:
             ours = self.tool("llama", path, {"ids": rows})
             reference = torch.cat([model(torch.tensor([r])).logits[0] for r in rows])
             check("logits", difference(ours["logits"], reference), 1e-4)
-            self.check_lora(name, path, type(model), rows)
+            self.check_adapters(name, path, type(model), rows)
         self.check_storage(rows)
 
     def lora_loss(self, model, rows):
@@ -110,22 +111,38 @@ class Checks:
             count += len(r) - 1
         return total / count
 
-    def check_lora(self, name, path, kind, rows):
-        for label, options in {
-            "lora": dict(r=4, lora_alpha=6, target_modules=["q_proj", "v_proj"]),
-            "rslora-all": dict(r=3, lora_alpha=5, use_rslora=True, target_modules="all-linear"),
-            "regex": dict(r=2, lora_alpha=2, target_modules=r".*layers\.[02]\.(self_attn\.(k|o)_proj|mlp\.down_proj)"),
-            "patterns": dict(r=4, lora_alpha=8, target_modules=["q_proj", "up_proj"], rank_pattern={"up_proj": 2}, alpha_pattern={"up_proj": 3}),
-        }.items():
-            model = peft.get_peft_model(kind.from_pretrained(path), peft.LoraConfig(**options))
+    def adapters(self):
+        """Configurations of every kind that our folders know, by label."""
+        lora = peft.LoraConfig
+        return {
+            "lora": lora(r=4, lora_alpha=6, target_modules=["q_proj", "v_proj"]),
+            "rslora-all": lora(r=3, lora_alpha=5, use_rslora=True, target_modules="all-linear"),
+            "regex": lora(r=2, lora_alpha=2, target_modules=r".*layers\.[02]\.(self_attn\.(k|o)_proj|mlp\.down_proj)"),
+            "patterns": lora(r=4, lora_alpha=8, target_modules=["q_proj", "up_proj"], rank_pattern={"up_proj": 2}, alpha_pattern={"up_proj": 3}),
+            "excluded": lora(r=2, target_modules=["q_proj", "up_proj", "down_proj"], exclude_modules=["down_proj"], layers_to_transform=[0, 2]),
+            "biases": lora(r=2, lora_alpha=4, target_modules=["q_proj", "down_proj"], bias="all"),
+            "whole-modules": lora(r=2, lora_alpha=4, target_modules=["k_proj"], modules_to_save=["norm"]),
+            "dora": lora(r=4, lora_alpha=6, use_dora=True, target_modules=["q_proj", "v_proj", "down_proj"]),
+            "dora-rslora": lora(r=3, lora_alpha=5, use_dora=True, use_rslora=True, target_modules="all-linear"),
+            "ia3": peft.IA3Config(target_modules=["k_proj", "v_proj", "down_proj"], feedforward_modules=["down_proj"]),
+            "vera": peft.VeraConfig(r=12, target_modules=["q_proj", "up_proj", "down_proj"], projection_prng_key=3),
+        }
+
+    def check_adapters(self, name, path, kind, rows):
+        for label, config in self.adapters().items():
+            model = peft.get_peft_model(kind.from_pretrained(path), config)
             self.randomise_adapter(model)
-            folder = self.folder(f"{name}-{label}")
+            folder, again = self.folder(f"{name}-{label}"), self.folder(f"{name}-{label}-ours")
             model.save_pretrained(folder)
             model.eval()
-            ours = self.tool("llama", path, {"ids": rows}, folder)
+            ours = self.tool("llama", path, {"ids": rows}, folder, again)
+            logits = lambda m: torch.cat([m(torch.tensor([r])).logits[0] for r in rows])
             with torch.no_grad():
-                reference = torch.cat([model(torch.tensor([r])).logits[0] for r in rows])
-            check(f"{label}: logits with peft's folder", difference(ours["logits"], reference), 1e-4)
+                reference = logits(model)
+                check(f"{label}: logits with peft's folder", difference(ours["logits"], reference), 1e-4)
+                check(f"{label}: peft's logits with our folder", difference(logits(peft.PeftModel.from_pretrained(kind.from_pretrained(path), again).eval()), reference), 1e-4)
+                base = logits(kind.from_pretrained(path))
+                check(f"{label}: an adapter that does nothing", float(difference(base, reference) < 1e-2), 0)
             loss = self.lora_loss(model, rows)
             loss.backward()
             check(f"{label}: loss", abs(ours["loss"].item() - loss.item()), 1e-4)
@@ -136,8 +153,10 @@ class Checks:
         torch.manual_seed(3)
         with torch.no_grad():
             for key, p in model.named_parameters():
-                if "lora_" in key:
+                if p.requires_grad:
                     p.normal_(0, 0.2)
+                    if "ia3_" in key or "magnitude" in key or "norm" in key:
+                        p.add_(1)
 
     @staticmethod
     def check_gradients(label, ours, model):
@@ -145,8 +164,9 @@ class Checks:
         for key, p in model.named_parameters():
             if p.grad is None:
                 continue
-            ours_key = key.removeprefix("base_model.model.").replace(".lora_A.default.", ".adapters.default.lora_A.")
-            ours_key = ours_key.replace(".lora_B.default.", ".adapters.default.lora_B.").replace(".modules_to_save.default.", ".")
+            ours_key = key.removeprefix("base_model.model.").replace(".modules_to_save.default.", ".").replace(".base_layer.", ".")
+            for part in ("lora_A", "lora_B", "lora_magnitude_vector", "ia3_l", "vera_lambda_b", "vera_lambda_d"):
+                ours_key = ours_key.replace(f".{part}.default", f".adapters.default.{part}")
             worst = max(worst, difference(ours["grad." + ours_key], p.grad))
             seen += 1
         ours_count = sum(k.startswith("grad.") for k in ours)

@@ -1,51 +1,62 @@
 // SPDX-License-Identifier: Apache-2.0
-// adapter_config.json, both ways, for LoRA. Read next: io/peft_folder.hpp.
+// adapter_config.json, both ways, for the kinds of adapters that PEFT has too. Read next: io/peft_layers.hpp.
 #pragma once
 #include <algorithm>
 #include <array>
-#include <filesystem>
 #include <map>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "graft/io/detail/json_text.hpp"
 #include "graft/io/json.hpp"
+#include "graft/peft/ia3.hpp"
 #include "graft/peft/lora.hpp"
-#include "graft/peft/targets.hpp"
+#include "graft/peft/vera.hpp"
 
 namespace graft {
 
-/// What an adapter_config.json says about LoRA, as far as it bears on the numbers.
+/// The kinds of folders that are understood. DoRA is a LoRA folder with lengths.
+enum class peft_type { lora, ia3, vera };
+
+/// What an adapter_config.json says, as far as it bears on the numbers. Of lora, ia3 and vera the type's own counts.
 struct peft_config {
+  peft_type type = peft_type::lora;
   lora_options lora;
-  std::vector<std::string> target_modules;        // names; empty when they were written as a pattern
-  std::vector<std::string> modules_to_save;       // modules stored whole
-  std::map<std::string, double> alpha_pattern;    // alpha of modules that differ, by "^full.name", "name" or "end.of.name"
-  std::string base_model_name, task_type;         // may be empty
+  bool dora = false;
+  ia3_options ia3;
+  vera_options vera;
+  std::vector<std::string> target_modules;   // names; empty when they were written as a pattern
+  bool excludes_modules = false;             // some that the targets name have no adapter
+  std::vector<std::string> modules_to_save;  // modules stored whole
+  bool trains_biases = false;                // biases of the base are stored too
+  module_values<double> alpha_pattern;       // of LoRA
+  std::string base_model_name, task_type;    // may be empty
 };
 
 namespace detail {
 
+inline constexpr std::array<std::pair<std::string_view, peft_type>, 3> peft_types{
+    {{"LORA", peft_type::lora}, {"IA3", peft_type::ia3}, {"VERA", peft_type::vera}}};
+
+inline std::string_view name_of(peft_type type) { return std::ranges::find(peft_types, type, &std::pair<std::string_view, peft_type>::second)->first; }
+
 /// Keys without a bearing on inference, and keys this reader handles. Any other key must be null, false or empty: dropping
 /// what is unknown could change the numbers in silence.
-inline bool is_known_peft_key(std::string_view key) {
-  static constexpr std::array<std::string_view, 30> known{
-      "peft_type", "task_type", "auto_mapping", "base_model_name_or_path", "revision", "peft_version", "inference_mode", "r", "lora_alpha",
-      "use_rslora", "rank_pattern", "alpha_pattern", "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern",
-      "modules_to_save", "fan_in_fan_out", "lora_dropout", "init_lora_weights", "loftq_config", "eva_config", "corda_config",
-      "lora_ga_config", "velora_config", "megatron_config", "megatron_core", "qalora_group_size", "ensure_weight_tying", "bias"};
-  return std::ranges::find(known, key) != known.end();
+inline bool is_known_peft_key(peft_type type, std::string_view key) {
+  static constexpr std::array<std::string_view, 14> always{
+      "peft_type", "task_type", "auto_mapping", "base_model_name_or_path", "revision", "peft_version", "inference_mode", "target_modules",
+      "exclude_modules", "layers_to_transform", "layers_pattern", "modules_to_save", "fan_in_fan_out", "bias"};
+  static constexpr std::array<std::string_view, 17> of_lora{
+      "r", "lora_alpha", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "lora_dropout", "init_lora_weights", "loftq_config", "eva_config",
+      "corda_config", "lora_ga_config", "velora_config", "megatron_config", "megatron_core", "qalora_group_size", "ensure_weight_tying"};
+  static constexpr std::array<std::string_view, 2> of_ia3{"feedforward_modules", "init_ia3_weights"};
+  static constexpr std::array<std::string_view, 6> of_vera{"r", "projection_prng_key", "save_projection", "vera_dropout", "d_initial", "init_weights"};
+  const auto in = [key](const auto& list) { return std::ranges::find(list, key) != list.end(); };
+  return in(always) || (type == peft_type::lora ? in(of_lora) : type == peft_type::ia3 ? in(of_ia3) : in(of_vera));
 }
 
-/// Whether a key of alpha_pattern names a module: Python's re.match("(.*\.)?(KEY)$"), for keys that are plain names.
-inline bool pattern_names(std::string_view key, std::string_view module_path) {
-  std::string plain;
-  for (std::size_t i = 0; i < key.size(); ++i)
-    if (key[i] != '\\') plain += key[i];
-  if (plain.starts_with('^')) return plain.substr(1) == module_path;
-  return target_modules::names_path(plain, module_path);
-}
 inline void require_plain_pattern(const json_node& where, std::string_view key) {
   for (std::size_t i = 0; i < key.size(); ++i) {
     const char c = key[i];
@@ -55,36 +66,65 @@ inline void require_plain_pattern(const json_node& where, std::string_view key) 
   }
 }
 
-}  // namespace detail
-
-/// Reads adapter_config.json. Throws format_error naming file and key for a type other than LORA and for settings that
-/// change the numbers and are not supported here.
-inline peft_config read_peft_config(const json_node& root) {
-  const auto type = root.required("peft_type");
-  if (type.as<std::string>() != "LORA") type.reject("\"LORA\"");
-  for (const json_node& node : root.members())
-    if (!detail::is_known_peft_key(node.name()) && !node.says_nothing())
-      node.reject("null, false or nothing: this setting is not supported");
-  if (const auto bias = root.optional("bias"); bias && bias->as<std::string>() != "none") bias->reject("\"none\"");
+inline void read_lora_config(const json_node& root, peft_config& c) {
   if (const auto init = root.optional("init_lora_weights"); init && init->is_string()) {
     const auto name = init->as<std::string>();  // these overwrite the base: the factors alone mean nothing
     for (const std::string_view changes : {"pissa", "olora", "corda", "lora_ga", "loftq"})
       if (name.starts_with(changes)) init->reject("an initialisation that leaves the base as it is; convert the adapter first");
   }
-  peft_config c;
   c.lora.rank = root.optional<index_t>("r").value_or(8);
   c.lora.alpha = root.optional<double>("lora_alpha").value_or(8);
   c.lora.rank_stabilised = root.optional<bool>("use_rslora").value_or(false);
   c.lora.dropout = root.optional<double>("lora_dropout").value_or(0);
+  c.dora = root.optional<bool>("use_dora").value_or(false);
   root.located([&] { c.lora.validate(); });
-  if (const auto targets = root.optional("target_modules"); targets && targets->is_array())
-    c.target_modules = targets->as<std::vector<std::string>>();
-  c.modules_to_save = root.optional<std::vector<std::string>>("modules_to_save").value_or(std::vector<std::string>{});
   if (const auto pattern = root.optional("alpha_pattern"))
     for (const json_node& node : pattern->members()) {
-      detail::require_plain_pattern(*pattern, node.name());
-      c.alpha_pattern[std::string(node.name())] = node.as<double>();
+      require_plain_pattern(*pattern, node.name());
+      std::string name(node.name());
+      std::erase(name, '\\');
+      c.alpha_pattern.emplace_back(std::move(name), node.as<double>());
     }
+}
+
+inline void read_vera_config(const json_node& root, peft_config& c) {
+  if (const auto save = root.optional("save_projection"); save && !save->as<bool>())
+    save->reject("true: the projections cannot be drawn again from another program's random numbers");
+  c.vera.rank = root.optional<index_t>("r").value_or(256);
+  c.vera.d_initial = root.optional<double>("d_initial").value_or(0.1);
+  c.vera.dropout = root.optional<double>("vera_dropout").value_or(0);
+  root.located([&] { c.vera.validate(); });
+}
+
+inline std::vector<std::string> optional_names(const json_node& root, std::string_view key) {
+  const auto names = root.optional(key);
+  return names && names->is_array() ? names->as<std::vector<std::string>>() : std::vector<std::string>{};
+}
+
+}  // namespace detail
+
+/// Reads adapter_config.json. Throws format_error naming file and key for a type other than LORA, IA3 and VERA and for settings
+/// that change the numbers and are not supported here.
+inline peft_config read_peft_config(const json_node& root) {
+  peft_config c;
+  const auto type = root.required("peft_type");
+  const auto found = std::ranges::find(detail::peft_types, type.as<std::string>(), &std::pair<std::string_view, peft_type>::first);
+  if (found == detail::peft_types.end()) type.reject("\"LORA\", \"IA3\" or \"VERA\"");
+  c.type = found->second;
+  for (const json_node& node : root.members())
+    if (!detail::is_known_peft_key(c.type, node.name()) && !node.says_nothing())
+      node.reject("null, false or nothing: this setting is not supported");
+  if (const auto bias = root.optional("bias")) {
+    const auto which = bias->as<std::string>();
+    if (which != "none" && which != "all" && which != "lora_only" && which != "vera_only") bias->reject("\"none\", \"all\" or that of this type only");
+    c.trains_biases = which != "none";
+  }
+  if (c.type == peft_type::lora) detail::read_lora_config(root, c);
+  if (c.type == peft_type::ia3) c.ia3.feedforward = detail::optional_names(root, "feedforward_modules");
+  if (c.type == peft_type::vera) detail::read_vera_config(root, c);
+  c.target_modules = detail::optional_names(root, "target_modules");
+  if (const auto excluded = root.optional("exclude_modules")) c.excludes_modules = !excluded->says_nothing();
+  c.modules_to_save = detail::optional_names(root, "modules_to_save");
   c.base_model_name = root.optional<std::string>("base_model_name_or_path").value_or("");
   c.task_type = root.optional<std::string>("task_type").value_or("");
   return c;
@@ -99,21 +139,35 @@ inline std::string write_peft_config(const peft_config& c, const std::map<std::s
   };
   const auto written = [](const auto& value) { return detail::json_text(value, "adapter_config.json"); };
   const auto or_null = [&](const auto& value) { return value.empty() ? std::string("null") : written(value); };
-  add("alpha_pattern", written(c.alpha_pattern));
   add("base_model_name_or_path", or_null(c.base_model_name));
-  add("bias", written("none"));
+  if (c.type != peft_type::ia3) add("bias", written(c.trains_biases ? "all" : "none"));
   add("fan_in_fan_out", written(false));
   add("inference_mode", written(true));
-  add("init_lora_weights", written(true));
-  add("lora_alpha", written(c.lora.alpha));
-  add("lora_dropout", written(c.lora.dropout));
   add("modules_to_save", or_null(c.modules_to_save));
-  add("peft_type", written("LORA"));
-  add("r", written(c.lora.rank));
-  add("rank_pattern", written(ranks));
+  add("peft_type", written(std::string(detail::name_of(c.type))));
   add("target_modules", written(c.target_modules));
   add("task_type", or_null(c.task_type));
-  add("use_rslora", written(c.lora.rank_stabilised));
+  if (c.type == peft_type::lora) {
+    add("alpha_pattern", written(std::map<std::string, double>(c.alpha_pattern.begin(), c.alpha_pattern.end())));
+    add("init_lora_weights", written(true));
+    add("lora_alpha", written(c.lora.alpha));
+    add("lora_dropout", written(c.lora.dropout));
+    add("r", written(c.lora.rank));
+    add("rank_pattern", written(ranks));
+    add("use_dora", written(c.dora));
+    add("use_rslora", written(c.lora.rank_stabilised));
+  }
+  if (c.type == peft_type::ia3) {
+    add("feedforward_modules", written(c.ia3.feedforward));
+    add("init_ia3_weights", written(true));
+  }
+  if (c.type == peft_type::vera) {
+    add("d_initial", written(c.vera.d_initial));
+    add("projection_prng_key", written(index_t{0}));
+    add("r", written(c.vera.rank));
+    add("save_projection", written(true));
+    add("vera_dropout", written(c.vera.dropout));
+  }
   return text + "\n}\n";
 }
 

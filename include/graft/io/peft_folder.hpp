@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Adapters as the folders Python's peft writes and reads: adapter_config.json and adapter_model.safetensors.
-// Read next: io/peft_config.hpp.
+// Read next: io/peft_layers.hpp.
 #pragma once
 #include <algorithm>
 #include <filesystem>
@@ -14,8 +14,7 @@
 
 #include "graft/io/atomic_file.hpp"
 #include "graft/io/checkpoint.hpp"
-#include "graft/io/peft_config.hpp"
-#include "graft/nn/state.hpp"
+#include "graft/io/peft_layers.hpp"
 #include "graft/peft/attach.hpp"
 
 namespace graft {
@@ -33,8 +32,6 @@ struct load_peft_options {
 
 namespace detail {
 
-inline constexpr std::string_view peft_prefix = "base_model.model.";
-
 /// The shortest names that mean these layers and no other: last segments where they do, else whole paths.
 inline std::vector<std::string> target_names(const std::vector<std::string>& adapted, const std::vector<std::string>& others) {
   const auto last = [](const std::string& path) { return path.substr(path.rfind('.') + 1); };
@@ -45,87 +42,102 @@ inline std::vector<std::string> target_names(const std::vector<std::string>& ada
   return {names.begin(), names.end()};
 }
 
-/// "a.b.lora_A.weight", also with the adapter's name left in: the module's path and which factor. Nothing for other keys.
-struct lora_key {
-  std::string module;
-  char factor = 0;  // 'A' or 'B'
-};
-inline lora_key parse_lora_key(std::string_view key) {
-  for (const char factor : {'A', 'B'}) {
-    const std::string infix = concat(".lora_", factor, ".");
-    const auto at = key.find(infix);
-    if (at == key.npos) continue;
-    const std::string_view rest = key.substr(at + infix.size());
-    if (rest == "weight" || (rest.ends_with(".weight") && rest.find('.') == rest.size() - 7)) return {std::string(key.substr(0, at)), factor};
-  }
-  return {};
+/// The layers that hold an adapter of this name, ready to be written, and the paths of the others. Throws state_error for a kind PEFT
+/// has not, and for adapters of several kinds.
+template <module M>
+std::pair<std::vector<std::pair<std::string, peft_layer>>, std::vector<std::string>> store_adapters(M& model, std::string_view name) {
+  using T = typename M::value_type;
+  std::vector<std::pair<std::string, peft_layer>> adapted;
+  std::vector<std::string> others;
+  visit_layers(model, [&](std::string_view path, adapted_linear<T>& layer) {
+    const auto a = std::ranges::find(layer.adapters, name, &named_adapter<T>::name);
+    if (a == layer.adapters.end()) return static_cast<void>(others.emplace_back(path));
+    auto stored = store_adapter<T>(a->adapter);
+    if (!stored) throw_error<state_error>("save_peft: the adapter of ", path, " is ", a->adapter.describe(), ", which PEFT folders cannot hold; merge or convert it");
+    adapted.emplace_back(path, std::move(*stored));
+    const peft_layer &first = adapted.front().second, &last = adapted.back().second;
+    if (first.type != last.type || first.dora != last.dora)
+      throw_error<state_error>("save_peft: ", path, " has an adapter of another kind than ", adapted.front().first, "; a folder has one kind");
+  });
+  if (adapted.empty()) throw_error<state_error>("save_peft: the model has no adapter named \"", name, "\"");
+  return {std::move(adapted), std::move(others)};
 }
 
-/// The two factors of every module an adapter file holds, and what else it holds.
-struct peft_arrays {
-  struct pair {
-    const array_ref *a = nullptr, *b = nullptr;
-  };
-  std::map<std::string, pair> factors;  // by module path
-  records<array_ref> whole;             // modules_to_save, by parameter path
-
-  peft_arrays(const checkpoint_files& file, std::string_view where) {
-    for (const auto& [key, array] : file.arrays()) {
-      check_finite(where, key, array.type, array.bytes);
-      std::string_view name = key;
-      if (name.starts_with(peft_prefix)) name.remove_prefix(peft_prefix.size());
-      const auto lora = parse_lora_key(name);
-      if (lora.factor == 'A') factors[lora.module].a = &array;
-      else if (lora.factor == 'B') factors[lora.module].b = &array;
-      else whole.emplace_back(std::string(name), array);
-    }
-  }
-};
-
-}  // namespace detail
-
-/// Writes the LoRA adapters of one name, and whatever else of the model is trainable as modules_to_save. The folder is made
-/// if need be. Both files are on the disk before either takes its place, so that a full disk leaves the old two, which belong
-/// together. Throws state_error when there is no such adapter or it is not LoRA, io_error when the files cannot be written.
-template <module M>
-void save_peft(M& model, const std::filesystem::path& folder, const save_peft_options& o = {}) {
-  using T = typename M::value_type;
-  std::vector<std::string> adapted, others;
-  std::vector<std::pair<std::string, const lora<T>*>> loras;
-  visit_layers(model, [&](std::string_view path, adapted_linear<T>& layer) {
-    const auto a = std::ranges::find(layer.adapters, o.name, &named_adapter<T>::name);
-    (a == layer.adapters.end() ? others : adapted).emplace_back(path);
-    if (a == layer.adapters.end()) return;
-    const auto* as_lora = a->adapter.template get<lora<T>>();
-    if (as_lora == nullptr) throw_error<state_error>("save_peft: the adapter of ", path, " is ", a->adapter.describe(), ", not a LoRA");
-    loras.emplace_back(path, as_lora);
-  });
-  if (loras.empty()) throw_error<state_error>("save_peft: the model has no adapter named \"", o.name, "\"");
-
-  peft_config config;
-  config.lora = loras.front().second->options;
-  config.target_modules = detail::target_names(adapted, others);
-  config.base_model_name = o.base_model_name;
-  config.task_type = o.task_type;
+/// Takes the options that all layers share from the first and writes down where layers differ; gives the ranks that do.
+inline std::map<std::string, index_t> describe_layers(const std::vector<std::pair<std::string, peft_layer>>& adapted, const std::vector<std::string>& others, peft_config& c) {
+  const auto& [first_path, first] = adapted.front();
+  c.type = first.type, c.lora = first.lora, c.dora = first.dora, c.vera = first.vera;
   std::map<std::string, index_t> ranks;
-  state_dict state{{}, {{"format", "pt"}}};
-  for (const auto& [path, l] : loras) {
-    if (l->options.rank_stabilised != config.lora.rank_stabilised)
-      throw_error<state_error>("save_peft: ", path, " is scaled by another rule than ", loras.front().first, "; a folder has one rule");
-    if (l->options.rank != config.lora.rank) ranks["^" + path] = l->options.rank;
-    if (l->options.alpha != config.lora.alpha) config.alpha_pattern["^" + path] = l->options.alpha;
-    const std::string prefix = concat(detail::peft_prefix, path);
-    state.items.emplace_back(prefix + ".lora_A.weight", to_array<T, 2>(l->a.weight.view()));
-    state.items.emplace_back(prefix + ".lora_B.weight", to_array<T, 2>(l->b.weight.view()));
+  std::vector<std::string> paths, on_inputs, on_outputs;
+  for (const auto& [path, layer] : adapted) {
+    if (layer.lora.rank_stabilised != c.lora.rank_stabilised)
+      throw_error<state_error>("save_peft: ", path, " is scaled by another rule than ", first_path, "; a folder has one rule");
+    if (layer.lora.rank != c.lora.rank) ranks["^" + path] = layer.lora.rank;
+    if (layer.lora.alpha != c.lora.alpha) c.alpha_pattern.emplace_back("^" + path, layer.lora.alpha);
+    paths.push_back(path);
+    (layer.on_inputs ? on_inputs : on_outputs).push_back(path);
   }
+  c.target_modules = target_names(paths, others);
+  if (!on_inputs.empty()) {
+    c.ia3.feedforward = target_names(on_inputs, on_outputs);
+    if (c.ia3.feedforward == on_inputs) c.target_modules = paths;  // each must be among the targets as it is written
+  }
+  return ranks;
+}
+
+/// The pair of projections of a model's VeRA adapters, as shared arrays of the folder.
+template <module M>
+void store_projections(M& model, std::string_view name, state_dict& state) {
+  using T = typename M::value_type;
+  const vera_projections<T>* shared = nullptr;
+  visit_layers(model, [&](std::string_view path, adapted_linear<T>& layer) {
+    const auto a = std::ranges::find(layer.adapters, name, &named_adapter<T>::name);
+    const vera<T>* v = a == layer.adapters.end() ? nullptr : a->adapter.template get<vera<T>>();
+    if (v == nullptr) return;
+    if (shared != nullptr && v->shared.get() != shared)
+      throw_error<state_error>("save_peft: the adapter of ", path, " has projections of its own; a folder has one pair");
+    shared = v->shared.get();
+  });
+  if (shared == nullptr) return;
+  state.items.emplace_back(concat(peft_model_prefix, "vera_A"), to_array<T, 2>(shared->a.view()));
+  state.items.emplace_back(concat(peft_model_prefix, "vera_B"), to_array<T, 2>(shared->b.view()));
+}
+
+/// The base's own trainable parameters: biases where PEFT keeps them, anything else as modules_to_save.
+template <module M>
+void store_base(M& model, const std::vector<std::pair<std::string, peft_layer>>& adapted, state_dict& state, peft_config& c) {
   std::set<std::string> whole;
   for (const auto& p : select(model, both(is_trainable, tagged("base")))) {
     const auto bytes = p.parameter->bytes();
-    state.items.emplace_back(concat(detail::peft_prefix, p.path), array{p.type(), {p.shape().begin(), p.shape().end()}, {bytes.begin(), bytes.end()}});
     const std::string module_path = p.path.substr(0, p.path.rfind('.'));
-    whole.insert(module_path.substr(module_path.rfind('.') + 1));
+    const bool bias = p.path.ends_with(".bias") && select(model, both(is_trainable, below(module_path + ".weight"))).empty();
+    const bool wrapped = std::ranges::any_of(adapted, [&](const auto& a) { return a.first == module_path; });
+    if (bias) c.trains_biases = true;
+    else whole.insert(module_path.substr(module_path.rfind('.') + 1));
+    const std::string path = bias && wrapped ? module_path + ".base_layer.bias" : p.path;
+    state.items.emplace_back(concat(peft_prefix, path), array{p.type(), {p.shape().begin(), p.shape().end()}, {bytes.begin(), bytes.end()}});
   }
-  config.modules_to_save.assign(whole.begin(), whole.end());
+  c.modules_to_save.assign(whole.begin(), whole.end());
+}
+
+}  // namespace detail
+
+/// Writes the adapters of one name, which are LoRA, DoRA, IA3 or VeRA, and what else of the model is trainable: biases alone as the bias
+/// option of PEFT, anything else as modules_to_save. The folder is made if need be. Both files are on the disk before either takes its
+/// place, so that a full disk leaves the old two, which belong together. Throws state_error when there is no such adapter or it is
+/// of another kind, io_error when the files cannot be written.
+template <module M>
+void save_peft(M& model, const std::filesystem::path& folder, const save_peft_options& o = {}) {
+  const auto [adapted, others] = detail::store_adapters(model, o.name);
+  peft_config config;
+  config.base_model_name = o.base_model_name;
+  config.task_type = o.task_type;
+  const auto ranks = detail::describe_layers(adapted, others, config);
+  state_dict state{{}, {{"format", "pt"}}};
+  for (const auto& [path, layer] : adapted)
+    for (const auto& [part, values] : layer.parts) state.items.emplace_back(concat(detail::peft_prefix, path, '.', part), values);
+  detail::store_projections(model, o.name, state);
+  detail::store_base(model, adapted, state, config);
   const auto arrays = view(state);
   const auto plan = detail::plan_safetensors(arrays, state.metadata);
   const std::string settings_text = write_peft_config(config, ranks);
@@ -152,37 +164,21 @@ void load_peft(M& model, const std::filesystem::path& folder, const load_peft_op
   const auto path = folder / "adapter_model.safetensors";
   const checkpoint_files file(path);
   const detail::peft_arrays arrays(file, path.string());
-  if (arrays.factors.empty()) throw_error<format_error>(path.string(), ": holds no LoRA factors");
+  if (arrays.layers.empty()) throw_error<format_error>(path.string(), ": holds no ", detail::name_of(config.type), " adapter");
 
-  std::map<std::string, any_adapter<T>> made;
+  std::map<std::string, any_adapter<T>, std::less<>> made;
+  detail::peft_reader<T> reader(config, arrays, path.string());
   visit_layers(model, [&](std::string_view layer_path, adapted_linear<T>& layer) {
-    const auto found = arrays.factors.find(std::string(layer_path));
-    if (found == arrays.factors.end()) return;
+    if (!arrays.layers.contains(layer_path)) return;
     for (const auto& present : layer.adapters)
       if (present.name == o.name) throw_error<option_error>("load_peft: ", layer_path, " already has an adapter named \"", o.name, "\"");
-    const auto [a, b] = found->second;
-    if (a == nullptr || b == nullptr) throw_error<format_error>(path.string(), ": ", layer_path, " has one LoRA factor, expected lora_A and lora_B");
-    const index_t rank = a->shape.empty() ? 0 : a->shape[0];
-    if (rank < 1 || a->shape != std::vector<index_t>{rank, layer.inputs()} || b->shape != std::vector<index_t>{layer.outputs(), rank})
-      throw_error<format_error>(path.string(), ": ", layer_path, " has LoRA factors of shapes ", to_string(a->shape), " and ", to_string(b->shape),
-                                ", the model's layer is ", to_string(extents<2>{layer.outputs(), layer.inputs()}));
-    lora_options options = config.lora;
-    options.rank = rank;
-    for (const auto& [key, alpha] : config.alpha_pattern)
-      if (detail::pattern_names(key, layer_path)) {
-        options.alpha = alpha;
-        break;
-      }
-    lora<T> l(layer.inputs(), layer.outputs(), options, random_stream(0).substream(layer_path));
-    convert_array(a->type, a->shape, a->bytes.data(), l.a.weight.value().data());
-    convert_array(b->type, b->shape, b->bytes.data(), l.b.weight.value().data());
-    made.emplace(layer_path, std::move(l));
+    made.emplace(layer_path, reader.make_adapter(layer_path, layer));
   });
-  for (const auto& [layer_path, unused] : arrays.factors)
+  for (const auto& [layer_path, unused] : arrays.layers)
     if (!made.contains(layer_path))
       throw_error<format_error>(path.string(), ": is for another model: this one has no linear layer ", detail::in_quotes(layer_path));
   for (const std::string& name : config.target_modules)
-    if (std::ranges::none_of(made, [&](const auto& m) { return target_modules::names_path(name, m.first); }))
+    if (!config.excludes_modules && std::ranges::none_of(made, [&](const auto& m) { return target_modules::names_path(name, m.first); }))
       throw_error<format_error>(path.string(), ": holds no tensor for target module ", detail::in_quotes(name), " of adapter_config.json");
 
   const auto in_whole = [&](const auto& p) { return find(arrays.whole, p.path) != nullptr; };
@@ -191,8 +187,8 @@ void load_peft(M& model, const std::filesystem::path& folder, const load_peft_op
   } catch (const format_error& e) {
     throw_error<format_error>(path.string(), ": ", e.what());
   }
-  attach(model, target_modules::pattern("", [&](std::string_view p) { return made.contains(std::string(p)); }),
-         [&](const adapter_site& s) { return made.at(std::string(s.path)); }, {.name = o.name});
+  attach(model, target_modules::pattern("", [&](std::string_view p) { return made.contains(p); }),
+         [&](const adapter_site& s) { return made.find(s.path)->second; }, {.name = o.name});
   if (o.trainable) unfreeze(model, in_whole);
   else freeze(model);
 }

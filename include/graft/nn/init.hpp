@@ -19,6 +19,12 @@ void fill_uniform(std::span<T> values, const random_stream& random, double bound
   }
 }
 
+/// Normal values of this deviation.
+template <class T>
+void fill_normal(std::span<T> values, random_stream random, double deviation) {
+  for (T& v : values) v = static_cast<T>(deviation * random.normal());
+}
+
 /// Gives every parameter its starting values and leaves it trainable: matrices uniform with the given standard deviation,
 /// vectors named "bias" zeros, other vectors, the gains of norms, ones.
 template <module M>

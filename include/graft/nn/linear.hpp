@@ -37,6 +37,10 @@ class linear_map {
     auto y = linear_low_rank(*tape_, x, layer_->weight.matrix(), d, a, b, scale);
     return has_bias() ? add_bias(*tape_, std::move(y), bias()) : y;
   }
+  /// The same map without its bias, for adapters that have to leave it alone and add it themselves.
+  linear_map unbiased() const { return linear_map(*tape_, *layer_, adapters_, false); }
+  /// Whether this is the layer's own map, with no adapter before.
+  bool is_base() const noexcept { return adapters_ == 0; }
   bool has_bias() const { return with_bias_ && layer_->bias.has_value(); }
   /// The base's own bias. Only when has_bias().
   var<T, 1> bias() const { return tape_->leaf(*layer_->bias); }

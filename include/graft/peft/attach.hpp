@@ -26,9 +26,13 @@ struct adapter_site {
   random_stream random;  // a function of (seed, path): the same on every machine
 };
 
+/// Which biases of the base are trained beside the adapters: none, those of the adapted layers, or all.
+enum class bias_training { none, adapted, all };
+
 struct attach_options {
   std::string name = "default";  // a segment of the parameters' paths; unique within a layer
   std::uint64_t seed = 0;        // of the adapters' first values
+  bias_training bias = bias_training::none;
 };
 
 /// Freezes the whole model, then puts make(site) into the slot of every layer the targets name, outermost. Returns how many.
@@ -64,7 +68,43 @@ index_t attach(M& model, const target_modules& where, Make make, const attach_op
     made.emplace_back(make(adapter_site{path, layer->inputs(), layer->outputs(), layer->weight.matrix(), random_stream(o.seed).substream(path)}));
   freeze(model, except(either(tagged("adapter"), either(tagged("shared"), tagged("local")))));
   for (std::size_t i = 0; i < chosen.size(); ++i) chosen[i].second->adapters.push_back({o.name, std::move(made[i])});
+  if (o.bias == bias_training::all) unfreeze(model, both(tagged("base"), [](const auto& p) { return p.path == "bias" || p.path.ends_with(".bias"); }));
+  if (o.bias == bias_training::adapted)
+    for (const auto& [path, layer] : chosen)
+      if (layer->bias) layer->bias->unfreeze();
   return static_cast<index_t>(chosen.size());
+}
+
+/// Options of LoRA that differ by layer; a name that means no adapted layer is an error.
+struct lora_patterns {
+  module_values<index_t> rank;
+  module_values<double> alpha;
+};
+
+/// LoRA on the named layers, with ranks and alphas of their own where the patterns say so. Throws option_error as above, and for
+/// a pattern that names no adapted layer or has an impossible value.
+template <module M>
+index_t attach(M& model, const target_modules& where, const lora_options& lora_o, const lora_patterns& patterns, const attach_options& o = {}) {
+  using T = typename M::value_type;
+  lora_o.validate();
+  std::vector<const void*> used;
+  const auto own = [&](std::string_view path) {
+    lora_options mine = lora_o;
+    if (const index_t* rank = find_module_value(patterns.rank, path)) used.push_back(rank), mine.rank = *rank;
+    if (const double* alpha = find_module_value(patterns.alpha, path)) used.push_back(alpha), mine.alpha = *alpha;
+    return mine;
+  };
+  visit_layers(model, [&](std::string_view path, adapted_linear<T>&) {
+    if (where.matches(path)) own(path).validate();
+  });
+  const auto require_used = [&](const auto& values, std::string_view what) {
+    for (const auto& [name, value] : values)
+      if (std::ranges::find(used, static_cast<const void*>(&value)) == used.end())
+        throw_error<option_error>("attach: ", what, " pattern \"", name, "\" decides about no adapted layer");
+  };
+  require_used(patterns.rank, "rank");
+  require_used(patterns.alpha, "alpha");
+  return attach(model, where, [&](const adapter_site& s) { return lora<T>(s.in, s.out, own(s.path), s.random); }, o);
 }
 
 /// LoRA on the named layers.

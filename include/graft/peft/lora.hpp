@@ -11,11 +11,15 @@
 
 namespace graft {
 
+/// How A starts: uniform in +-1/sqrt(in), or normal with deviation 1/rank. B starts as zero.
+enum class lora_init { kaiming, gaussian };
+
 struct lora_options {
   index_t rank = 8;             // >= 1
   double alpha = 16;            // the update is scaled by alpha / rank
   bool rank_stabilised = false;  // scale by alpha / sqrt(rank) instead (rsLoRA)
   double dropout = 0;           // in [0, 1), on the input of the update while training
+  lora_init init = lora_init::kaiming;
 
   double scale() const { return alpha / (rank_stabilised ? std::sqrt(static_cast<double>(rank)) : static_cast<double>(rank)); }
   void validate() const {
@@ -25,7 +29,7 @@ struct lora_options {
   }
 };
 
-/// y = f(x) + scale * (dropout(x) A^T) B^T. Starts as the identity: A uniform in +-1/sqrt(in), B zero.
+/// y = f(x) + scale * (dropout(x) A^T) B^T. Starts as the identity: A as the options say, B zero.
 /// Paths: "lora_A.weight" (R, in), "lora_B.weight" (out, R). Source: Hu et al. 2021; scale of Kalajdzievski 2023.
 template <class T>
 struct lora {
@@ -41,7 +45,8 @@ struct lora {
 
   lora(index_t in, index_t out, lora_options o = {}, random_stream random = random_stream{}) : options((o.validate(), o)) {
     tensor<T, 2> down({o.rank, in});
-    fill_uniform(down.span(), random.substream("lora_A"), 1 / std::sqrt(static_cast<double>(in)));
+    if (o.init == lora_init::gaussian) fill_normal(down.span(), random.substream("lora_A"), 1 / static_cast<double>(o.rank));
+    else fill_uniform(down.span(), random.substream("lora_A"), 1 / std::sqrt(static_cast<double>(in)));
     a.weight = parameter<T, 2>(std::move(down));
     b.weight = parameter<T, 2>(tensor<T, 2>::zeros({out, o.rank}));
     a.weight.tag = b.weight.tag = "adapter";
