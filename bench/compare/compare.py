@@ -108,7 +108,7 @@ def verify_decoding(commands, o):
 
 def verify_steps(commands, o):
     """From one saved model and adapter, all programs that can load it must print the losses that plain PyTorch prints."""
-    commands = [c for c in commands if not c.startswith("bench_lora_step_libtorch") and "--last-only" not in c]
+    commands = [c for c in commands if not c.startswith("bench_lora_step_libtorch") and "--last-only" not in c and "--dora" not in c]
     for model in dict.fromkeys(option(c, "--model", "") for c in commands):
         mine = [c for c in commands if option(c, "--model", "") == model]
         folder = saved_model(model, o)

@@ -94,6 +94,7 @@ ROWS = [
     Step("LoRA step of SmolLM-135M, bf16 base", OURS + SMOL + " --dtype bf16", OURS + SMOL, SPEED, None, "tokens/s", "float weights"),
     Step("LoRA on the last layer of SmolLM-135M alone", OURS + SMOL + " --last-only", OURS + SMOL, SPEED, ">= 1.54", "tokens/s", "on all layers"),
     Step("LoRA on the last layer of SmolLM-135M alone, saved for backward", OURS + SMOL + " --last-only", OURS + SMOL, "saved_mib", "<= 0.037", "MiB", "on all layers"),
+    Step("DoRA step of SmolLM-135M", OURS + SMOL + " --dora", OURS + SMOL, SPEED, ">= 0.87", "tokens/s", "LoRA"),
     Step("LoRA step of SmolLM-135M, two threads", OURS + SMOL + " --threads 2", OURS + SMOL, CLOCK, ">= 1.8", "tokens/s", "one thread"),
     Step("LoRA step of SmolLM-135M, built for any x86-64", ANY + SMOL, OURS + SMOL, SPEED, ">= 0.9", "tokens/s", "native build"),
     Step("LoRA step of stories-260K, built for any x86-64", ANY + STORIES, OURS + STORIES, SPEED, ">= 0.9", "tokens/s", "native build"),

@@ -163,12 +163,13 @@ graft::target_modules last_layer(const graft::llama_config& c) {
 void train_llama(const bench::step_options& o) {
   auto model = make_llama(o);
   if (!o.verify.empty()) graft::load_peft(model, std::filesystem::path(o.verify) / "adapter");
+  else if (o.dora) graft::attach(model, graft::all_linear(), graft::dora_options{.lora = lora});
   else if (!o.last_only) graft::attach(model, graft::all_linear(), lora);
   else graft::attach(model, last_layer(model.config), lora);
   model.checkpointed_layers = o.checkpointing ? graft::all_layers : 0;
   graft::token_batch batch;
   for (long b = 0; b < o.batch; ++b) batch.add_with_next_labels(example_sequence(o, b, model.config.vocab_size));
-  train(model, batch, o, o.checkpointing || o.last_only ? 0 : flops_per_token(model.config, lora.rank, o.tokens));
+  train(model, batch, o, o.checkpointing || o.last_only || o.dora ? 0 : flops_per_token(model.config, lora.rank, o.tokens));
 }
 
 graft::bert_classifier<float> make_classifier(const bench::step_options& o) {

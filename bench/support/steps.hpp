@@ -25,6 +25,7 @@ struct step_options {
   // Ours only.
   bool cost = false;       // print time and memory by operation
   bool last_only = false;  // LoRA on the last layer alone
+  bool dora = false;       // DoRA instead of LoRA
   bool adapter = false;    // decoding with LoRA attached
   long micro_batch = 0;    // sequences a thread takes at a time; 0: all threads take the batch together
   std::string dtype;       // of the frozen weights, which then come from a file
@@ -39,13 +40,13 @@ inline step_options parse_step_options(int argc, char** argv) {
   step_options o;
   const auto usage = [&] {
     std::fprintf(stderr, "usage: %s [--model NAME] [--verify FOLDER] [--warm N] [--steps N] [--batch N] [--tokens N] [--threads N] [--checkpointing]\n"
-                 "       ours also: [--cost] [--last-only] [--adapter] [--micro-batch N] [--dtype bf16|f16|q8_0|q4_0|nf4]\n",
+                 "       ours also: [--cost] [--last-only] [--dora] [--adapter] [--micro-batch N] [--dtype bf16|f16|q8_0|q4_0|nf4]\n",
                  argv[0]);
     std::exit(2);
   };
   for (int i = 1; i < argc; ++i) {
     const std::string name = argv[i];
-    bool* const flag = name == "--checkpointing" ? &o.checkpointing : name == "--cost" ? &o.cost : name == "--last-only" ? &o.last_only
+    bool* const flag = name == "--checkpointing" ? &o.checkpointing : name == "--cost" ? &o.cost : name == "--last-only" ? &o.last_only : name == "--dora" ? &o.dora
                        : name == "--adapter" ? &o.adapter : nullptr;
     if (flag != nullptr) {
       *flag = true;
