@@ -13,6 +13,7 @@
 #include "graft/models/bert.hpp"
 #include "graft/models/data_parallel.hpp"
 #include "graft/models/generate.hpp"
+#include "graft/models/gpt2.hpp"
 #include "graft/models/llama.hpp"
 #include "graft/models/memory_plan.hpp"
 #include "graft/nn/init.hpp"

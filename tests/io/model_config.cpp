@@ -136,6 +136,31 @@ TEST_CASE("a published BERT config is read in every part") {
   CHECK(read_bert_config(parsed(with(minilm(), "hidden_act", "gelu_pytorch_tanh"))).hidden_act == "gelu_new");
 }
 
+TEST_CASE("a GPT-2 config is read in every part, and what it cannot be is refused") {
+  const json published{{"model_type", "gpt2"}, {"vocab_size", 50257}, {"n_embd", 768}, {"n_inner", nullptr}, {"n_layer", 12}, {"n_head", 12}, {"n_positions", 1024},
+                       {"layer_norm_epsilon", 1e-5}, {"activation_function", "gelu_new"}, {"bos_token_id", 50256}, {"eos_token_id", 50256}};
+  const gpt2_config c = read_gpt2_config(parsed(published));
+  CHECK(c.hidden_size == 768);
+  CHECK(c.intermediate_size == 3072);
+  CHECK(c.num_hidden_layers == 12);
+  CHECK(c.num_attention_heads == 12);
+  CHECK(c.eos_token_ids == std::vector<std::int32_t>{50256});
+  const auto complaint = [&](const char* key, json value) {
+    try {
+      read_gpt2_config(parsed(with(published, key, std::move(value))));
+    } catch (const format_error& e) {
+      return std::string(e.what());
+    }
+    return std::string();
+  };
+  CHECK(complaint("n_head", 7) == "config.json: gpt2 config: n_embd 768 is not a multiple of 7 heads");
+  CHECK(complaint("n_embd", std::int64_t{1} << 62) == "config.json: gpt2 config: n_embd is 4611686018427387904, expected 1 to 1048576");
+  CHECK(complaint("scale_attn_weights", false) == "config.json: scale_attn_weights: expected true: this setting is not supported, got false");
+  CHECK(complaint("add_cross_attention", true) == "config.json: add_cross_attention: expected false: this setting is not supported, got true");
+  CHECK(complaint("tie_word_embeddings", false) == "config.json: tie_word_embeddings: expected true: an output layer of its own is not supported, got false");
+  CHECK(complaint("activation_function", "swish") == "config.json: gpt2 config: activation_function is \"swish\", expected gelu_new, gelu or relu");
+}
+
 TEST_CASE("a folder's end tokens are those of its generation config") {
   const test::temporary_folder folder;
   test::write_file(folder / "config.json", qwen2().dump());

@@ -297,6 +297,7 @@ TEST_CASE("dora, ia3 and vera come back from their folders to the bit") {
       {"dora", [](auto& m) { attach(m, targets({"q_proj", "down_proj"}), dora_options{.lora = {.rank = 2, .alpha = 6}}); }},
       {"ia3", [](auto& m) { attach(m, targets({"k_proj", "down_proj"}), ia3_options{.feedforward = {"down_proj"}}); }},
       {"ia3 of one layer", [](auto& m) { attach(m, targets({"layers.0.mlp.down_proj", "k_proj"}), ia3_options{.feedforward = {"down_proj"}}); }},
+      {"ia3 beside layers of the same name", [](auto& m) { attach(m, targets({"layers.0.mlp.down_proj"}), ia3_options{.feedforward = {"down_proj"}}); }},
       {"vera", [](auto& m) { attach(m, targets({"q_proj", "up_proj", "down_proj"}), vera_options{.rank = 5}); }}};
   for (const auto& [name, put] : kinds) {
     INFO(name);
@@ -310,6 +311,11 @@ TEST_CASE("dora, ia3 and vera come back from their folders to the bit") {
     CHECK(trainable(again).size() == trainable(model).size());
     auto untouched = test::small_llama<float>(2);
     CHECK_FALSE(same(model, untouched));
+    const auto config = json::parse(test::read_file(folder / "adapter_config.json"));
+    for (const auto& layer : config.value("feedforward_modules", json::array())) {  // PEFT asks for it, as text
+      const auto& all = config["target_modules"];
+      CHECK(std::ranges::find(all, layer) != all.end());
+    }
   }
 }
 

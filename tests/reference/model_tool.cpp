@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the reference checks ask of our models: outputs, losses and gradients, as a safetensors file.
-// Usage: model_tool llama|bert|classifier MODEL REQUEST.json OUT.safetensors [ADAPTER [SAVED]]: the adapter is saved again there. The request: {"ids": [[...], ...]} and,
+// Usage: model_tool llama|gpt2|bert|classifier MODEL REQUEST.json OUT.safetensors [ADAPTER [SAVED]]: the adapter is saved again there. The request: {"ids": [[...], ...]} and,
 // for a classifier, "labels", for a padded batch "mask".
 #include <cstdio>
 #include <exception>
@@ -49,11 +49,15 @@ void put_results(state_dict& out, M& model, const token_batch& batch) {
   }
 }
 
-void run_llama(state_dict& out, const std::string& folder, const json_node& request, const char* adapter, const char* saved) {
-  auto model = load_llama<float>(folder);
+void run_decoder(state_dict& out, auto model, const json_node& request, const char* adapter, const char* saved) {
   if (adapter != nullptr) load_peft(model, adapter);
   if (saved != nullptr) save_peft(model, saved, {.task_type = "CAUSAL_LM"});
-  put_results(out, model, read_batch(request));
+  const auto batch = read_batch(request);
+  put_results(out, model, batch);
+  context ctx;
+  const auto first = std::span(batch.ids).first(static_cast<std::size_t>(batch.offsets[1]));
+  const auto generated = generate(ctx, model, first, {.max_tokens = 20});
+  out.items.emplace_back("generated", to_array<std::int32_t, 1>({generated.data(), {std::ssize(generated)}}));
 }
 
 void run_bert(state_dict& out, const std::string& folder, const json_node& request, const char* adapter) {
@@ -79,7 +83,7 @@ void run_classifier(state_dict& out, const std::string& folder, const json_node&
 
 int main(int argc, char** argv) {
   if (argc < 5) {
-    std::fprintf(stderr, "usage: model_tool llama|bert|classifier MODEL REQUEST.json OUT.safetensors [ADAPTER [SAVED]]\n");
+    std::fprintf(stderr, "usage: model_tool llama|gpt2|bert|classifier MODEL REQUEST.json OUT.safetensors [ADAPTER [SAVED]]\n");
     return 2;
   }
   try {
@@ -87,7 +91,8 @@ int main(int argc, char** argv) {
     const char *adapter = argc > 5 ? argv[5] : nullptr, *saved = argc > 6 ? argv[6] : nullptr;
     const auto request = read_json(argv[3]);
     state_dict out;
-    if (kind == "llama") run_llama(out, argv[2], request, adapter, saved);
+    if (kind == "llama") run_decoder(out, load_llama<float>(argv[2]), request, adapter, saved);
+    else if (kind == "gpt2") run_decoder(out, load_gpt2<float>(argv[2]), request, adapter, saved);
     else if (kind == "bert") run_bert(out, argv[2], request, adapter);
     else run_classifier(out, argv[2], request, adapter);
     save_safetensors(argv[4], out);

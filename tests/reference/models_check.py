@@ -99,7 +99,7 @@ class Checks:
             ours = self.tool("llama", path, {"ids": rows})
             reference = torch.cat([model(torch.tensor([r])).logits[0] for r in rows])
             check("logits", difference(ours["logits"], reference), 1e-4)
-            self.check_adapters(name, path, type(model), rows)
+            self.check_adapters(name, path, type(model), rows, "llama", self.llama_adapters())
         self.check_storage(rows)
 
     def lora_loss(self, model, rows):
@@ -111,7 +111,8 @@ class Checks:
             count += len(r) - 1
         return total / count
 
-    def adapters(self):
+    @staticmethod
+    def llama_adapters():
         """Configurations of every kind that our folders know, by label."""
         lora = peft.LoraConfig
         return {
@@ -128,14 +129,43 @@ class Checks:
             "vera": peft.VeraConfig(r=12, target_modules=["q_proj", "up_proj", "down_proj"], projection_prng_key=3),
         }
 
-    def check_adapters(self, name, path, kind, rows):
-        for label, config in self.adapters().items():
+    @staticmethod
+    def gpt2_adapters():
+        lora = peft.LoraConfig
+        return {
+            "lora": lora(r=4, lora_alpha=6, target_modules=["c_attn"], fan_in_fan_out=True),
+            "patterns": lora(r=4, lora_alpha=8, target_modules=["c_attn", "c_proj"], fan_in_fan_out=True, rank_pattern={"mlp.c_proj": 2}, alpha_pattern={"c_attn": 3}),
+            "dora-biases": lora(r=3, use_rslora=True, use_dora=True, target_modules="all-linear", fan_in_fan_out=True, bias="all"),
+            "ia3": peft.IA3Config(target_modules=["c_attn", "mlp.c_proj"], feedforward_modules=["mlp.c_proj"], fan_in_fan_out=True),
+            "vera": peft.VeraConfig(r=8, target_modules=["c_attn", "c_fc"], fan_in_fan_out=True),
+        }
+
+    def check_gpt2s(self):
+        rows = [[5, 17, 3, 88, 41, 2, 96, 7, 7, 30, 12, 60], [1, 2, 3, 4, 50]]
+        for name, act, inner in ("gpt2", "gelu_new", None), ("gpt2-relu", "relu", 80):
+            print(name)
+            config = transformers.GPT2Config(vocab_size=97, n_positions=64, n_embd=48, n_inner=inner, n_layer=3, n_head=4, activation_function=act,
+                                             resid_pdrop=0, embd_pdrop=0, attn_pdrop=0, bos_token_id=1, eos_token_id=2)
+            model = transformers.GPT2LMHeadModel(config)
+            path = self.save_model(name, model)
+            bare = self.folder(name + "-bare")
+            model.transformer.save_pretrained(bare)
+            with torch.no_grad():
+                reference = torch.cat([model(torch.tensor([r])).logits[0] for r in rows])
+            check("logits", difference(self.tool("gpt2", path, {"ids": rows})["logits"], reference), 1e-4)
+            check("logits of the body's folder", difference(self.tool("gpt2", bare, {"ids": rows})["logits"], reference), 1e-4)
+            greedy = model.generate(torch.tensor([rows[0]]), attention_mask=torch.ones(1, len(rows[0])), max_new_tokens=20, do_sample=False, eos_token_id=None, pad_token_id=0)
+            check("greedy tokens differ", float(self.tool("gpt2", path, {"ids": rows})["generated"].tolist() != greedy[0, len(rows[0]):].tolist()), 0)
+            self.check_adapters(name, path, type(model), rows, "gpt2", self.gpt2_adapters())
+
+    def check_adapters(self, name, path, kind, rows, tool, configs):
+        for label, config in configs.items():
             model = peft.get_peft_model(kind.from_pretrained(path), config)
             self.randomise_adapter(model)
             folder, again = self.folder(f"{name}-{label}"), self.folder(f"{name}-{label}-ours")
             model.save_pretrained(folder)
             model.eval()
-            ours = self.tool("llama", path, {"ids": rows}, folder, again)
+            ours = self.tool(tool, path, {"ids": rows}, folder, again)
             logits = lambda m: torch.cat([m(torch.tensor([r])).logits[0] for r in rows])
             with torch.no_grad():
                 reference = logits(model)
@@ -314,6 +344,7 @@ def main():
     transformers.utils.logging.disable_progress_bar()
     checks = Checks(a.programs, a.model_tool, a.work, a.data)
     checks.check_llamas()
+    checks.check_gpt2s()
     checks.check_berts()
     if a.data:
         checks.check_stories()

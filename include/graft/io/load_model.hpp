@@ -2,6 +2,7 @@
 // Published checkpoint folders as models: frozen and memory-mapped. Read next: io/peft_folder.hpp.
 #pragma once
 #include <algorithm>
+#include <cstring>
 #include <filesystem>
 #include <string>
 #include <string_view>
@@ -70,6 +71,40 @@ llama<T> load_llama(const std::filesystem::path& folder, const load_model_option
                 if (name.ends_with("rotary_emb.inv_freq") || (name == "lm_head.weight" && config.tie_word_embeddings)) name.clear();
                 else if (bare && name != "lm_head.weight") name.insert(0, "model.");
               }));
+  return model;
+}
+
+namespace detail {
+
+/// A frozen matrix turned around, in memory of its own and in its storage type.
+inline frozen_array transposed(const frozen_array& a) {
+  const index_t rows = a.shape()[0], columns = a.shape()[1];
+  const std::size_t size = a.bytes().size() / static_cast<std::size_t>(std::max<index_t>(rows * columns, 1));
+  auto owner = std::make_shared<tensor<std::byte, 1>>(extents<1>{std::ssize(a.bytes())});
+  for (index_t i = 0; i < rows; ++i)
+    for (index_t j = 0; j < columns; ++j)
+      std::memcpy(owner->data() + static_cast<std::size_t>(j * rows + i) * size, a.bytes().data() + static_cast<std::size_t>(i * columns + j) * size, size);
+  return frozen_array(a.type(), extents<2>{columns, rows}, owner->data(), owner);
+}
+
+}  // namespace detail
+
+/// A GPT-2 from a folder as published. Linear weights, which the files hold as (in, out), are copied around; the rest is mapped.
+/// Throws as load_llama().
+template <class T>
+gpt2<T> load_gpt2(const std::filesystem::path& folder, const load_model_options& o = {}) {
+  gpt2<T> model(read_gpt2_config(folder));
+  const checkpoint_files weights(folder);
+  const bool bare = weights.find("transformer.wte.weight") == nullptr && weights.find("wte.weight") != nullptr;
+  const auto buffer = [](const std::string& name) { return name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias"); };  // the causal mask
+  auto arrays = detail::model_arrays(weights, o, [&](std::string& name) {
+    if (name == "lm_head.weight" || buffer(name)) name.clear();
+    else if (bare) name.insert(0, "transformer.");
+  });
+  for (auto& [name, a] : arrays)
+    if ((name.ends_with(".c_attn.weight") || name.ends_with(".c_proj.weight") || name.ends_with(".c_fc.weight")) && a.shape().size() == 2)
+      a = detail::transposed(a);
+  load_frozen(model, arrays);
   return model;
 }
 

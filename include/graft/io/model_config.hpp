@@ -10,6 +10,7 @@
 
 #include "graft/io/json.hpp"
 #include "graft/models/bert.hpp"
+#include "graft/models/gpt2.hpp"
 #include "graft/models/llama.hpp"
 
 namespace graft {
@@ -66,7 +67,7 @@ void read_sizes(const json_node& root, auto& c) {
   c.num_attention_heads = root.required<index_t>("num_attention_heads");
 }
 
-inline void read_special_tokens(const json_node& root, llama_config& c) {
+void read_special_tokens(const json_node& root, auto& c) {
   if (const auto bos = token_list(root.optional("bos_token_id")); !bos.empty()) c.bos_token_id = bos.front();
   if (const auto eos = token_list(root.optional("eos_token_id")); !eos.empty()) c.eos_token_ids = eos;
 }
@@ -119,6 +120,28 @@ inline llama_config read_llama_config(const std::filesystem::path& folder) {
     detail::read_special_tokens(read_json(generation), c);
   return c;
 }
+
+/// A GPT-2 config. Throws format_error naming file and key.
+inline gpt2_config read_gpt2_config(const json_node& root) {
+  detail::require_value(root, "model_type", "gpt2");
+  for (const std::string_view key : {"scale_attn_by_inverse_layer_idx", "add_cross_attention"})
+    if (const auto node = root.optional(key); node && node->as<bool>()) node->reject("false: this setting is not supported");
+  if (const auto node = root.optional("scale_attn_weights"); node && !node->as<bool>()) node->reject("true: this setting is not supported");
+  if (const auto node = root.optional("tie_word_embeddings"); node && !node->as<bool>()) node->reject("true: an output layer of its own is not supported");
+  gpt2_config c;
+  c.vocab_size = root.required<index_t>("vocab_size");
+  c.hidden_size = root.required<index_t>("n_embd");
+  c.intermediate_size = root.optional<index_t>("n_inner").value_or(c.hidden_size > 0 && c.hidden_size < (index_t{1} << 40) ? 4 * c.hidden_size : 0);
+  c.num_hidden_layers = root.required<index_t>("n_layer");
+  c.num_attention_heads = root.required<index_t>("n_head");
+  c.max_position_embeddings = root.optional<index_t>("n_positions").value_or(1024);
+  c.layer_norm_eps = root.optional<double>("layer_norm_epsilon").value_or(1e-5);
+  c.hidden_act = root.optional<std::string>("activation_function").value_or("gelu_new");
+  detail::read_special_tokens(root, c);
+  root.located([&] { c.validate(); });
+  return c;
+}
+inline gpt2_config read_gpt2_config(const std::filesystem::path& folder) { return read_gpt2_config(read_json(folder / "config.json")); }
 
 /// A BERT config. Throws format_error naming file and key.
 inline bert_config read_bert_config(const json_node& root) {

@@ -80,7 +80,10 @@ inline std::map<std::string, index_t> describe_layers(const std::vector<std::pai
   c.target_modules = target_names(paths, others);
   if (!on_inputs.empty()) {
     c.ia3.feedforward = target_names(on_inputs, on_outputs);
-    if (c.ia3.feedforward == on_inputs) c.target_modules = paths;  // each must be among the targets as it is written
+    if (c.ia3.feedforward == on_inputs || c.target_modules == paths) {  // each must be among the targets as it is written
+      c.ia3.feedforward = on_inputs;
+      c.target_modules = paths;
+    }
   }
   return ranks;
 }
