@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "graft/fed/client.hpp"
 
+#include "graft/peft/dual.hpp"
 #include "support/catch.hpp"
 #include "support/models.hpp"
 
@@ -35,4 +36,44 @@ TEST_CASE("a client answers with what changed in the shared part, on how many sa
     }
   state.items.pop_back();
   CHECK_THROWS_AS(fed::answer(model, {4, state}, 9, [](auto&) { return fed::local_result{}; }, filter), format_error);
+}
+
+TEST_CASE("what is local cannot be sent, whatever the filter says") {
+  auto model = test::small_llama<float>(1);
+  attach(model, targets({"q_proj", "v_proj"}), dual_options{.shared = {.rank = 2}, .local = {.rank = 2}});
+  const auto no_training = [](llama<float>&) -> fed::local_result { FAIL("trained"); return {}; };
+  const std::string refused = "fed: model.layers.0.self_attn.q_proj.adapters.default.local.lora_A.weight is local and cannot leave its client; share what is tagged(\"shared\")";
+  const auto start = fed::shared_part(model);  // of the phase train_shared
+  REQUIRE(start.items.size() == 4);
+  CHECK(std::ranges::all_of(start.items, [](const auto& i) { return i.first.find(".shared.lora_") != i.first.npos; }));
+  CHECK_THROWS_WITH(fed::shared_part(model, everything), refused);
+  CHECK_THROWS_WITH(fed::shared_part(model, tagged("local")), refused);
+  CHECK_THROWS_WITH(fed::shared_part(model, path_contains("q_proj.adapters.default.local.lora_A")), refused);
+  CHECK_THROWS_WITH(fed::answer(model, {0, start}, 1, no_training, either(tagged("shared"), tagged("local"))), refused);
+  set_phase(model, dual_phase::train_local);
+  CHECK_THROWS_WITH(fed::shared_part(model), refused);
+  CHECK_THROWS_WITH(fed::answer(model, {0, start}, 1, no_training), refused);
+  set_phase(model, dual_phase::train_shared);
+  CHECK_THROWS_WITH(fed::answer(model, {0, start}, 1, [](llama<float>& m) {  // ends in a phase where the local branch trains
+    set_phase(m, dual_phase::train_local);
+    return fed::local_result{1, {}};
+  }), refused);
+  set_phase(model, dual_phase::train_shared);
+  CHECK(fed::answer(model, {0, start}, 1, [](llama<float>&) { return fed::local_result{1, {}}; }).delta.size() == 4);
+}
+
+TEST_CASE("training may not change which parameters are shared") {
+  auto model = test::small_llama<float>(1);
+  attach(model, targets({"q_proj"}), lora_options{.rank = 2});
+  const auto start = fed::shared_part(model);
+  CHECK_THROWS_WITH(fed::answer(model, {0, start}, 1, [](llama<float>& m) {
+    unfreeze(m, below("model.norm"));
+    return fed::local_result{1, {}};
+  }), "fed::answer: 2 parameters were shared before training, 3 after it");
+  freeze(model, below("model.norm"));
+  CHECK_THROWS_WITH(fed::answer(model, {0, start}, 1, [](llama<float>& m) {
+    freeze(m, path_contains("lora_A"));
+    unfreeze(m, below("model.norm"));
+    return fed::local_result{1, {}};
+  }), "fed::answer: model.norm.weight was not shared before training");
 }

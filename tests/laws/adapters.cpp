@@ -8,6 +8,7 @@
 #include "graft/ops/reduce.hpp"
 #include "graft/peft/bottleneck.hpp"
 #include "graft/peft/dora.hpp"
+#include "graft/peft/dual.hpp"
 #include "graft/peft/ia3.hpp"
 #include "graft/peft/vera.hpp"
 #include "support/allocations.hpp"
@@ -36,6 +37,13 @@ std::vector<kind<T>> every_kind() {
   const auto of_bottleneck = [](bottleneck_options o) {
     return [o](const adapter_site& s) { return any_adapter<T>(bottleneck<T>(s.in, s.out, o, s.random)); };
   };
+  const auto of_dual = [](dual_phase phase) {
+    return [phase](const adapter_site& s) {
+      dual<T> d(s.in, s.out, {.shared = {.rank = 3, .alpha = 5}, .local = {.rank = 2, .alpha = 7}, .training_mix = 0.3, .local_weight = 0.6}, s.random);
+      d.phase = phase;
+      return any_adapter<T>(std::move(d));
+    };
+  };
   return {
       {"lora", of_lora({.rank = 3, .alpha = 5})},
       {"lora, rank-stabilised, gaussian", of_lora({.rank = 4, .alpha = 3, .rank_stabilised = true, .init = lora_init::gaussian})},
@@ -46,6 +54,10 @@ std::vector<kind<T>> every_kind() {
       {"vera", [](const adapter_site& s) {
          return any_adapter<T>(vera<T>(std::make_shared<const vera_projections<T>>(6, s.in + 3, s.out + 2, s.random), s.in, s.out, {.rank = 6}, s.random));
        }},
+      {"dual, mixed", of_dual(dual_phase::mixed)},
+      {"dual, training shared", of_dual(dual_phase::train_shared)},
+      {"dual, training local", of_dual(dual_phase::train_local)},
+      {"dual, local alone", of_dual(dual_phase::local_alone)},
       {"serial bottleneck", of_bottleneck({.size = 4, .act = bottleneck_options::activation::tanh}), false},
       {"parallel bottleneck", of_bottleneck({.size = 4, .where = bottleneck_options::place::parallel, .act = bottleneck_options::activation::gelu, .scale = 0.7}), false},
   };

@@ -6,6 +6,7 @@
 #include "graft/core/thread_pool.hpp"
 #include "graft/optim/adamw.hpp"
 #include "graft/optim/clip.hpp"
+#include "graft/peft/dual.hpp"
 #include "support/allocations.hpp"
 #include "support/catch.hpp"
 #include "support/models.hpp"
@@ -77,6 +78,32 @@ TEST_CASE("the same with labels by sequence, and everything trained") {
   auto batch = test::random_batch({5, 9, 3, 6, 2});
   batch.labels = {2, 0, 1, 1, kernel::ignored_label};
   check_against_one_tape(model, batch);
+}
+
+TEST_CASE("weights of sequences go with their micro-batches") {
+  auto model = test::small_llama<double>();
+  attach(model, all_linear(), dual_options{.shared = {.rank = 3}, .local = {.rank = 2}});
+  set_phase(model, dual_phase::mixed);
+  unfreeze(model, either(tagged("shared"), tagged("local")));
+  test::disturb_adapters(model);
+  const auto batch = test::random_batch({9, 5, 1, 12, 3, 7, 2});
+  const std::vector<double> weights{0.1, 0.9, 0.5, 0, 1, 0.3, 0.7}, one{0.3};
+  for (const auto& each : {weights, one}) {
+    const batch_info info{.training = true, .local_weights = each};
+    context ctx;
+    const double loss = loss_and_gradients(ctx, model, batch, info);
+    const auto expected = take_gradients(model);
+    for (const data_parallel_options o : {data_parallel_options{.micro_batch = 1, .replicas = 3}, {.micro_batch = 2}, {.micro_batch = 3, .replicas = 1}, {.micro_batch = 100}}) {
+      data_parallel workers(ctx, model, o);
+      CHECK(std::abs(workers.loss_and_gradients(batch, info) - loss) <= 1e-12 * loss);
+      CHECK(test::near(take_gradients(model), expected, 1e-12));
+    }
+  }
+  context ctx;
+  data_parallel workers(ctx, model, {.micro_batch = 2});
+  const std::vector<index_t> routes(3);  // not one a sequence, though as many as a micro-batch might have
+  CHECK_THROWS_WITH(workers.loss_and_gradients(batch, {.local_weights = std::span(weights).first(2)}), "data_parallel: 2 local_weights for 7 sequences");
+  CHECK_THROWS_WITH(workers.loss_and_gradients(batch, {.routes = routes}), "data_parallel: 3 routes for 7 sequences");
 }
 
 TEST_CASE("gradients are added to those that are there, and a batch without labels adds zeros") {

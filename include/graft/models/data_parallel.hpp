@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <memory>
 #include <numeric>
+#include <span>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -44,6 +46,7 @@ double loss_and_gradients(context& ctx, M& model, const token_batch& batch, batc
 /// micro-batches follow one another and all threads share every operation: gradient accumulation.
 /// Memory: activations of one micro-batch a thread, and values and gradients of what is trainable for every further replica;
 /// frozen values are shared. A step allocates nothing once its like has run before.
+/// Of local_weights and routes, which have one entry a sequence, every micro-batch takes its own.
 template <module M>
 class data_parallel {
  public:
@@ -56,7 +59,14 @@ class data_parallel {
 
   /// The mean loss over the batch's counted labels. Its gradients are added to the model's, for an optimiser of the model.
   /// A meter of the context hears of one operation, "data_parallel", or, of a single replica, everything.
+  /// Throws shape_error when local_weights are not none, one, or one a sequence, and routes not none or one a sequence.
   double loss_and_gradients(const token_batch& batch, batch_info info = {.training = true}) {
+    const auto check = [&](std::string_view what, std::size_t entries) {
+      if (std::cmp_not_equal(entries, batch.sequences()))
+        throw_error<shape_error>("data_parallel: ", entries, " ", what, " for ", batch.sequences(), " sequences");
+    };
+    if (info.local_weights.size() > 1) check("local_weights", info.local_weights.size());
+    if (!info.routes.empty()) check("routes", info.routes.size());
     split(batch);
     const index_t parts = std::ssize(parts_), used = std::min(parts, options_.replicas);
     if (used == 1) return run(ctx_, model_, 0, parts, info);
@@ -107,10 +117,14 @@ class data_parallel {
   }
 
   /// Micro-batches [first, last), one after another.
-  double run(context& ctx, M& model, index_t first, index_t last, batch_info info) {
+  double run(context& ctx, M& model, index_t first, index_t last, const batch_info& whole) {
     double loss = 0;
+    batch_info info = whole;
     for (index_t i = first; i < last; ++i) {
       const part& p = parts_[static_cast<std::size_t>(i)];
+      const auto begin = static_cast<std::size_t>(i * options_.micro_batch), count = static_cast<std::size_t>(p.batch.sequences());
+      if (whole.local_weights.size() > 1) info.local_weights = whole.local_weights.subspan(begin, count);
+      if (!whole.routes.empty()) info.routes = whole.routes.subspan(begin, count);
       info.part = static_cast<std::uint64_t>(i);
       loss += graft::loss_and_gradients(ctx, model, p.batch, info, p.weight);
     }
