@@ -84,7 +84,24 @@ struct merge_options;
 struct merge_report;
 struct attach_options;
 struct lora_options;
+struct lora_patterns;
 template <class T> struct lora;
+struct dora_options;
+template <class T> struct dora;
+struct ia3_options;
+template <class T> struct ia3;
+struct vera_options;
+template <class T> struct vera;
+template <class T> struct vera_projections;
+struct bottleneck_options;
+template <class T> struct bottleneck;
+struct compound_options;
+template <class T> struct compound;
+struct gated_options;
+template <class T> struct gated;
+struct dual_options;
+enum class dual_phase;
+template <class T> struct dual;
 
 // optim/
 struct adamw_options;
@@ -98,6 +115,9 @@ template <class T> class rotary_table;
 template <class T> class kv_cache;
 struct llama_config;
 template <class T> struct llama;
+template <class T> struct decoder_pass;
+struct gpt2_config;
+template <class T> struct gpt2;
 struct bert_config;
 enum class pooling;
 template <class T> struct bert;
@@ -108,6 +128,16 @@ class sampler;
 struct memory_use;
 struct memory_plan_options;
 struct memory_plan;
+
+// methods/
+struct feddpa_options;
+struct instance_weight_options;
+struct instance_weights_result;
+struct gate_report;
+struct prune_options;
+struct prune_report;
+struct post_pool_options;
+template <class T> class post_pool_adapter;
 
 // fed/; server<Rule> is constrained by a concept: fed/server.hpp declares it.
 namespace fed {

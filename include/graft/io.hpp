@@ -2,7 +2,9 @@
 // Files and bytes: safetensors, checkpoints, published models, PEFT folders, federated messages, NumPy's arrays. Needs
 // nlohmann_json. Tokenizers are in graft/text.hpp.
 #pragma once
+#include "graft/io/gguf_lora.hpp"
 #include "graft/io/load_model.hpp"
 #include "graft/io/npy.hpp"
 #include "graft/io/peft_folder.hpp"
+#include "graft/io/save_model.hpp"
 #include "graft/io/update_codec.hpp"

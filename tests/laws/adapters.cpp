@@ -7,8 +7,10 @@
 #include "graft/nn/state.hpp"
 #include "graft/ops/reduce.hpp"
 #include "graft/peft/bottleneck.hpp"
+#include "graft/peft/compound.hpp"
 #include "graft/peft/dora.hpp"
 #include "graft/peft/dual.hpp"
+#include "graft/peft/gated.hpp"
 #include "graft/peft/ia3.hpp"
 #include "graft/peft/vera.hpp"
 #include "support/allocations.hpp"
@@ -37,6 +39,9 @@ std::vector<kind<T>> every_kind() {
   const auto of_bottleneck = [](bottleneck_options o) {
     return [o](const adapter_site& s) { return any_adapter<T>(bottleneck<T>(s.in, s.out, o, s.random)); };
   };
+  const auto of_compound = [](compound_options o) {
+    return [o](const adapter_site& s) { return any_adapter<T>(compound<T>(s.in, s.out, o, s.random)); };
+  };
   const auto of_dual = [](dual_phase phase) {
     return [phase](const adapter_site& s) {
       dual<T> d(s.in, s.out, {.shared = {.rank = 3, .alpha = 5}, .local = {.rank = 2, .alpha = 7}, .training_mix = 0.3, .local_weight = 0.6}, s.random);
@@ -58,6 +63,12 @@ std::vector<kind<T>> every_kind() {
       {"dual, training shared", of_dual(dual_phase::train_shared)},
       {"dual, training local", of_dual(dual_phase::train_local)},
       {"dual, local alone", of_dual(dual_phase::local_alone)},
+      {"gated", [](const adapter_site& s) { return any_adapter<T>(gated<T>(s.in, s.out, {}, s.random, s.path)); }},
+      {"gated with a low-rank part", [](const adapter_site& s) { return any_adapter<T>(gated<T>(s.in, s.out, {.rank = 3}, s.random, s.path)); }},
+      {"compound on outputs", of_compound({.blocks = 2})},
+      {"compound on inputs, shifted and shared",
+       of_compound({.blocks = 3, .orders = {1, 2}, .rotate = compound_options::side::input, .shared = true, .offset = 2, .form = rotation_form::pyramid,
+                    .route = kernel::compound_route::gates})},
       {"serial bottleneck", of_bottleneck({.size = 4, .act = bottleneck_options::activation::tanh}), false},
       {"parallel bottleneck", of_bottleneck({.size = 4, .where = bottleneck_options::place::parallel, .act = bottleneck_options::activation::gelu, .scale = 0.7}), false},
   };

@@ -74,7 +74,7 @@ TEST_CASE("a cache takes one sequence, no more positions than the model, and no 
   CHECK_THROWS_WITH(model.hidden(t, test::random_batch({5}), &cache), "llama: a sequence of 65 tokens, the model allows 64");
   CHECK_THROWS_WITH(model.hidden(t, token_batch{}, &cache), "llama: the batch has no tokens");
   attach(model, targets({"k_proj"}), lora_options{});
-  CHECK_THROWS_WITH(model.hidden(t, test::random_batch({1}), &cache), "llama: a cache takes no part in training; use a tape that does not record");
+  CHECK_THROWS_WITH(model.hidden(t, test::random_batch({1}), &cache), "a cache takes no part in training; use a tape that does not record");
   tape<float> silent(ctx, recording::off);
   CHECK_NOTHROW(model.hidden(silent, test::random_batch({1}), &cache));
 }

@@ -6,6 +6,7 @@
 #include "graft/optim/clip.hpp"
 #include "graft/optim/schedule.hpp"
 #include "graft/optim/sgd.hpp"
+#include "graft/peft/lora.hpp"
 #include "support/catch.hpp"
 #include "support/near.hpp"
 
@@ -50,6 +51,22 @@ TEMPLATE_TEST_CASE("adamw follows its formula, and leaves alone what has no grad
   CHECK_THROWS_WITH((adamw<T>({{"p", &p}}, {.lr = -1})), "adamw: lr is -1, expected more than 0");
   p.freeze();
   CHECK_THROWS_WITH((adamw<T>({{"p", &p}})), "adamw: p is frozen");
+}
+
+TEST_CASE("parameters may learn at rates of their own, as LoRA+ asks") {
+  context ctx;
+  parameter<double, 1> a(tensor<double, 1>::of({1, -2})), b = a, faster = a;
+  adamw<double> both({{"q.lora_A.weight", &a}, {"q.lora_B.weight", &b}}, {.lr = 0.01, .weight_decay = 0.1}, lora_plus(4));
+  adamw<double> alone({{"faster", &faster}}, {.lr = 0.04, .weight_decay = 0.1});
+  for (int step = 0; step < 3; ++step) {
+    for (auto* p : {&a, &b, &faster}) give_gradient(*p, {0.3, step * 1.0});
+    both.step(ctx, 0.5);
+    alone.step(ctx, 0.5);
+  }
+  CHECK(std::ranges::equal(b.value(), faster.value()));
+  CHECK_FALSE(std::ranges::equal(a.value(), b.value()));
+  CHECK_THROWS_WITH(lora_plus(0), "lora_plus: the ratio is 0, expected more than 0");
+  CHECK_THROWS_WITH(adamw<double>({{"p", &a}}, {}, [](const auto&) { return -1.0; }), "adamw: the rate of p is -1, expected more than 0");
 }
 
 TEST_CASE("sgd with momentum follows its formula") {

@@ -24,10 +24,10 @@ struct op_info {
 struct batch_info {
   bool training = false;  // dropout and gate noise are on
   std::uint64_t step = 0;  // random numbers are keyed by (seed, step, part, path of the module)
-  std::span<const index_t> sequence_offsets;  // which rows belong to one sample: sequence s is [offsets[s], offsets[s + 1])
+  std::span<const index_t> sequence_offsets{};  // which rows belong to one sample: sequence s is [offsets[s], offsets[s + 1])
   std::uint64_t part = 0;  // of a step that takes several batches: their random numbers differ
-  std::span<const double> local_weights;  // share of the local branch of dual adapters: one a sequence, one for all, or none
-  std::span<const index_t> routes;        // which adapter of a routed slot a sequence takes: one a sequence, or none
+  std::span<const double> local_weights{};  // share of the local branch of dual adapters: one a sequence, one for all, or none
+  std::span<const index_t> routes{};        // which adapter of a routed slot a sequence takes: one a sequence, or none
 
   /// What random numbers of this batch are keyed by, besides the seed and the module.
   std::uint64_t random_key() const noexcept { return mix(step, part); }

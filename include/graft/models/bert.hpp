@@ -98,10 +98,9 @@ struct bert_attention {
   var<T, 2> operator()(tape<T>& t, const var<T, 2>& x) {
     const auto scope = t.scope("attention");
     auto& a = self_attention;
-    const index_t size = x.shape()[1] / heads;
-    const kernel::attention_layout at{heads, heads, size, 1 / std::sqrt(static_cast<double>(size)), false,
-                                      t.batch.sequence_offsets, t.batch.sequence_offsets};
     const auto q = a.query(t, x), k = a.key(t, x);
+    const double scale = 1 / std::sqrt(static_cast<double>(x.shape()[1]) / static_cast<double>(heads));  // of heads that are not pruned
+    const kernel::attention_layout at{heads, heads, q.shape()[1] / heads, scale, false, t.batch.sequence_offsets, t.batch.sequence_offsets};
     return output(t, attention(t, at, q, k, a.value(t, x)), x);
   }
 };

@@ -8,12 +8,10 @@
 #include <vector>
 
 #include "graft/autograd/checkpoint.hpp"
-#include "graft/models/kv_cache.hpp"
+#include "graft/models/decoder_pass.hpp"
 #include "graft/models/rotary.hpp"
-#include "graft/nn/batch.hpp"
 #include "graft/nn/linear.hpp"
 #include "graft/nn/norm.hpp"
-#include "graft/ops/attention.hpp"
 #include "graft/ops/elementwise.hpp"
 
 namespace graft {
@@ -117,13 +115,11 @@ struct llama_mlp {
   }
 };
 
-/// What the layers of one forward pass share: where tokens stand, and the cache when there is one. Lives in the tape.
+/// What the layers of one forward pass share: a decoder's, and the rotary tables.
 template <class T>
-struct llama_pass {
-  std::span<const std::int32_t> positions;
-  std::span<const index_t> query_offsets, key_offsets;
+struct llama_pass : decoder_pass<T> {
+  using decoder_pass<T>::decoder_pass;
   tensor_view<const T, 2> cosine, sine;
-  kv_cache<T>* cache = nullptr;
 };
 
 template <class T>
@@ -155,17 +151,9 @@ struct llama_layer {
     const auto scope = t.scope("self_attn");
     auto& a = self_attn;
     const auto q = rotate_positions<T>(t, a.q_proj(t, x), a.head_size, pass.positions, pass.cosine, pass.sine);
-    auto k = rotate_positions<T>(t, a.k_proj(t, x), a.head_size, pass.positions, pass.cosine, pass.sine);
-    auto v = a.v_proj(t, x);
-    if (pass.cache != nullptr) {
-      if (k.needs_grad() || v.needs_grad()) throw_error<state_error>("llama: a cache takes no part in training; use a tape that does not record");
-      pass.cache->append(number, k.value, v.value);
-      k = t.constant(pass.cache->keys(number, pass.key_offsets.back()));
-      v = t.constant(pass.cache->values(number, pass.key_offsets.back()));
-    }
-    const kernel::attention_layout at{a.heads, a.kv_heads, a.head_size, 1 / std::sqrt(static_cast<double>(a.head_size)), true,
-                                      pass.query_offsets, pass.key_offsets};
-    return a.o_proj(t, attention(t, at, q, k, v));
+    const auto k = rotate_positions<T>(t, a.k_proj(t, x), a.head_size, pass.positions, pass.cosine, pass.sine);
+    const kernel::attention_layout at{a.heads, a.kv_heads, a.head_size, 1 / std::sqrt(static_cast<double>(a.head_size))};
+    return a.o_proj(t, pass.attend(t, at, number, q, k, a.v_proj(t, x)));
   }
 };
 
@@ -244,25 +232,8 @@ struct llama {
 
  private:
   llama_pass<T> begin(tape<T>& t, const token_batch& batch, kv_cache<T>* cache) {
-    const index_t before = cache == nullptr ? 0 : cache->length();
-    if (batch.tokens() == 0) throw_error<shape_error>("llama: the batch has no tokens");
-    if (cache != nullptr && batch.sequences() != 1)
-      throw_error<shape_error>("llama: a cache continues one sequence, the batch has ", batch.sequences());
-    if (before + batch.longest() > config.max_position_embeddings)
-      throw_error<shape_error>("llama: a sequence of ", before + batch.longest(), " tokens, the model allows ", config.max_position_embeddings);
-    llama_pass<T> pass;
-    pass.cache = cache;
-    pass.query_offsets = pass.key_offsets = t.keep(std::span<const index_t>(batch.offsets));
-    pass.positions = t.keep(std::span<const std::int32_t>(batch.positions));
-    if (cache != nullptr) {
-      const index_t ends[] = {0, before + batch.tokens()};
-      pass.key_offsets = t.keep(std::span<const index_t>(ends));
-      for (auto& p : std::span(const_cast<std::int32_t*>(pass.positions.data()), pass.positions.size())) p += static_cast<std::int32_t>(before);
-    }
-    t.batch.sequence_offsets = pass.query_offsets;
-    index_t most = 0;
-    for (const std::int32_t p : pass.positions) most = std::max<index_t>(most, p);
-    rotary_.cover(most + 1);
+    llama_pass<T> pass(t, batch, cache, config.max_position_embeddings, "llama");
+    rotary_.cover(pass.last_position() + 1);
     pass.cosine = rotary_.cosine();
     pass.sine = rotary_.sine();
     return pass;

@@ -90,7 +90,7 @@ measured_step measure_step(context& ctx, M& model, const token_batch& batch) {
   measured_step step;
   ctx.pool().reset_peak();
   {
-    tape<T> t(ctx, recording::on, batch_info{true, 0, {}});
+    tape<T> t(ctx, recording::on, batch_info{.training = true});
     const auto loss = model.loss(t, batch);
     step.forward = ctx.pool().peak_bytes();
     t.backward(loss);

@@ -8,6 +8,7 @@
 
 #include "graft/autograd/meter.hpp"
 #include "graft/core/context.hpp"
+#include "graft/core/function_ref.hpp"
 #include "graft/kernel/adamw.hpp"
 #include "graft/nn/parameter.hpp"
 #include "graft/nn/state_dict.hpp"
@@ -33,13 +34,19 @@ struct adamw_options {
 template <class T>
 class adamw {
  public:
-  /// Throws option_error, or state_error for a frozen parameter.
-  explicit adamw(std::vector<parameter_ref<T>> parameters, adamw_options o = {}) : options_(o) {
+  using rate_function = function_ref<double(const parameter_ref<T>&)>;
+
+  /// rate_of(parameter) is what lr is multiplied by for it: lora_plus() of peft/lora.hpp is one. Throws option_error, also for a rate
+  /// that is not positive, or state_error for a frozen parameter.
+  explicit adamw(std::vector<parameter_ref<T>> parameters, adamw_options o = {}, rate_function rate_of = [](const auto&) { return 1.0; })
+      : options_(o) {
     o.validate();
     for (auto& p : parameters) {
       if (!p.trainable()) throw_error<state_error>("adamw: ", p.path, " is frozen");
+      const double rate = rate_of(p);
+      if (!(rate > 0) || !std::isfinite(rate)) throw_error<option_error>("adamw: the rate of ", p.path, " is ", rate, ", expected more than 0");
       const index_t n = p.parameter->size();
-      entries_.push_back({std::move(p), tensor<T, 1>::zeros({n}), tensor<T, 1>::zeros({n})});
+      entries_.push_back({std::move(p), tensor<T, 1>::zeros({n}), tensor<T, 1>::zeros({n}), rate});
     }
   }
 
@@ -47,10 +54,10 @@ class adamw {
   void step(context& ctx, double lr_scale = 1.0) {
     const metered_work work(ctx.cost, "adamw");
     ++steps_;
-    const double t = static_cast<double>(steps_), lr = options_.lr * lr_scale;
-    const kernel::adamw_step step{lr / (1 - std::pow(options_.beta1, t)), options_.beta1, options_.beta2, options_.eps,
-                                  1 / std::sqrt(1 - std::pow(options_.beta2, t)), 1 - lr * options_.weight_decay};
+    const double t = static_cast<double>(steps_), first = 1 - std::pow(options_.beta1, t), second = std::sqrt(1 - std::pow(options_.beta2, t));
     for (auto& e : entries_) {
+      const double lr = options_.lr * lr_scale * e.rate;
+      const kernel::adamw_step step{lr / first, options_.beta1, options_.beta2, options_.eps, 1 / second, 1 - lr * options_.weight_decay};
       const auto gradient = e.parameter.parameter->gradient_values();
       if (gradient.empty()) continue;
       kernel::adamw<T>(ctx, e.first.size(), e.parameter.parameter->value().data(), gradient.data(), e.first.data(), e.second.data(), step);
@@ -78,7 +85,8 @@ class adamw {
  private:
   struct entry {
     parameter_ref<T> parameter;
-    tensor<T, 1> first, second;
+    tensor<T, 1> first, second;  // moments
+    double rate;
   };
   adamw_options options_;
   std::vector<entry> entries_;

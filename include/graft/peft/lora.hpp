@@ -69,4 +69,10 @@ struct lora {
   }
 };
 
+/// Learning rates of LoRA+, for an optimiser: B learns `ratio` times as fast as A and all else. Source: Hayou et al. 2024.
+inline auto lora_plus(double ratio = 16) {
+  if (!(ratio > 0) || !std::isfinite(ratio)) throw_error<option_error>("lora_plus: the ratio is ", ratio, ", expected more than 0");
+  return [ratio](const auto& p) { return p.path.ends_with("lora_B.weight") ? ratio : 1.0; };
+}
+
 }  // namespace graft
