@@ -20,6 +20,7 @@
 #include "graft/models/llama.hpp"
 #include "graft/models/memory_plan.hpp"
 #include "graft/nn/init.hpp"
+#include "graft/nn/penalty.hpp"
 #include "graft/nn/state.hpp"
 #include "graft/nn/storage.hpp"
 #include "graft/ops/embedding_loss.hpp"

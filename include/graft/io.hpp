@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Files and bytes: safetensors, checkpoints, published models, PEFT folders, federated messages, NumPy's arrays. Needs
-// nlohmann_json. Tokenizers are in graft/text.hpp.
+// nlohmann_json. Tokenizers are in graft/text.hpp, adapters for llama.cpp in graft/io/gguf_lora.hpp.
 #pragma once
-#include "graft/io/gguf_lora.hpp"
 #include "graft/io/load_model.hpp"
 #include "graft/io/npy.hpp"
 #include "graft/io/peft_folder.hpp"

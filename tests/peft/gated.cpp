@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cmath>
 
+#include "graft/nn/penalty.hpp"
 #include "graft/ops/loss.hpp"
 #include "graft/ops/reduce.hpp"
 #include "graft/optim/adamw.hpp"

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <span>
@@ -42,19 +43,17 @@ class checkpoint_files {
   /// what breaks its format or names a tensor that is not there.
   explicit checkpoint_files(std::filesystem::path where) : where_(std::move(where)) {
     const auto single = where_ / "model.safetensors", index = where_ / "model.safetensors.index.json";
-    std::vector<entry> found;
+    std::map<std::string, entry> found;
     if (std::error_code ignored; !std::filesystem::is_directory(where_, ignored)) add_file(where_, found);
     else if (present(single)) add_file(single, found);
     else if (present(index)) add_shards(index, found);
     else
       throw_error<io_error>("cannot read \"", where_.string(), "\": the folder has neither model.safetensors nor ",
                             "model.safetensors.index.json (pickled .bin files are not read)");
-    std::sort(found.begin(), found.end(), [](const entry& a, const entry& b) { return a.name < b.name; });
-    for (entry& e : found) {
-      arrays_.emplace_back(std::move(e.name), std::move(e.array));
+    for (auto& [name, e] : found) {
+      arrays_.emplace_back(name, std::move(e.array));
       owners_.push_back(std::move(e.owner));
     }
-    std::sort(foreign_.begin(), foreign_.end());
   }
 
   const std::filesystem::path& where() const noexcept { return where_; }
@@ -87,7 +86,6 @@ class checkpoint_files {
 
  private:
   struct entry {
-    std::string name;
     array_ref array;
     std::shared_ptr<const mapped_file> owner;
   };
@@ -99,7 +97,7 @@ class checkpoint_files {
   }
 
   // The arrays of a file; only the `wanted` ones, sorted names, when given, and then all of these.
-  void add_file(const std::filesystem::path& path, std::vector<entry>& found,
+  void add_file(const std::filesystem::path& path, std::map<std::string, entry>& found,
                 const std::vector<std::string>* wanted = nullptr) {
     const auto file = map_file(path);
     safetensors_view view = view_safetensors(file->bytes(), path.string(), foreign_types::set_aside);
@@ -111,13 +109,13 @@ class checkpoint_files {
       std::erase_if(view.foreign, unwanted);
       check_complete(view, *wanted, path);
     }
-    for (auto& [name, a] : view.items) found.push_back({std::move(name), std::move(a), file});
-    foreign_.insert(foreign_.end(), view.foreign.begin(), view.foreign.end());
+    for (auto& [name, a] : view.items) found.emplace(std::move(name), entry{std::move(a), file});
+    foreign_.insert(view.foreign.begin(), view.foreign.end());
     for (auto& [key, value] : view.metadata)
       if (graft::find(metadata_, key) == nullptr) metadata_.emplace_back(std::move(key), std::move(value));
   }
 
-  void add_shards(const std::filesystem::path& index, std::vector<entry>& found) {
+  void add_shards(const std::filesystem::path& index, std::map<std::string, entry>& found) {
     const json_node root = read_json(index, {.max_bytes = std::size_t{64} << 20});
     std::map<std::string, std::vector<std::string>> names_of;  // by file
     for (const json_node& file : root.required("weight_map").members()) {
@@ -148,15 +146,12 @@ class checkpoint_files {
 
   // Where the tensor stands in arrays_; the size of arrays_ when it does not.
   std::size_t position(std::string_view name) const {
-    const auto at = [&](const auto& items) {
-      const auto i = std::lower_bound(items.begin(), items.end(), name,
-                                      [](const auto& item, std::string_view n) { return item.first < n; });
-      return i != items.end() && i->first == name ? i : items.end();
-    };
-    if (const auto i = at(foreign_); i != foreign_.end())
+    if (const auto other = foreign_.find(name); other != foreign_.end())
       throw_error<dtype_error>("checkpoint \"", where_.string(), "\": tensor ", detail::in_quotes(name),
-                               " has unsupported dtype ", i->second);
-    return static_cast<std::size_t>(at(arrays_) - arrays_.begin());
+                               " has unsupported dtype ", other->second);
+    const auto at = std::lower_bound(arrays_.begin(), arrays_.end(), name,
+                                     [](const auto& item, std::string_view n) { return item.first < n; });
+    return static_cast<std::size_t>((at != arrays_.end() && at->first == name ? at : arrays_.end()) - arrays_.begin());
   }
 
   frozen_array frozen_at(std::size_t i) const {
@@ -174,7 +169,8 @@ class checkpoint_files {
   std::filesystem::path where_;
   records<array_ref> arrays_;
   std::vector<std::shared_ptr<const mapped_file>> owners_;  // of each array's bytes
-  records<std::string> metadata_, foreign_;                 // foreign: name and element type
+  records<std::string> metadata_;
+  std::map<std::string, std::string, std::less<>> foreign_;  // name and element type
 };
 
 }  // namespace graft

@@ -25,7 +25,8 @@ inline std::vector<std::int32_t> token_list(const std::optional<json_node>& node
 }
 
 /// The rotary part: `rope_parameters` (transformers 5), or `rope_theta` and `rope_scaling` (before).
-inline rotary_config read_rotary(const json_node& root) {
+template <class = void>
+rotary_config read_rotary(const json_node& root) {
   rotary_config c;
   c.theta = root.optional<double>("rope_theta").value_or(c.theta);
   auto scaling = root.optional("rope_parameters");
@@ -81,7 +82,8 @@ inline std::string model_type(const std::filesystem::path& folder) {
 
 /// A config of the Llama family: model types llama, mistral and qwen2. Where attention slides over a window, sequences are
 /// limited to the window, within which it is the plain attention computed here. Throws format_error naming file and key.
-inline llama_config read_llama_config(const json_node& root) {
+template <class = void>
+llama_config read_llama_config(const json_node& root) {
   const auto type = root.required("model_type");
   const auto name = type.as<std::string>();
   if (name != "llama" && name != "mistral" && name != "qwen2") type.reject("one of llama, mistral, qwen2");
@@ -114,7 +116,8 @@ inline llama_config read_llama_config(const json_node& root) {
 }
 
 /// The same from a folder; end tokens come from generation_config.json where that has them.
-inline llama_config read_llama_config(const std::filesystem::path& folder) {
+template <class = void>
+llama_config read_llama_config(const std::filesystem::path& folder) {
   auto c = read_llama_config(read_json(folder / "config.json"));
   if (const auto generation = folder / "generation_config.json"; std::filesystem::exists(generation))
     detail::read_special_tokens(read_json(generation), c);
@@ -122,7 +125,8 @@ inline llama_config read_llama_config(const std::filesystem::path& folder) {
 }
 
 /// A GPT-2 config. Throws format_error naming file and key.
-inline gpt2_config read_gpt2_config(const json_node& root) {
+template <class = void>
+gpt2_config read_gpt2_config(const json_node& root) {
   detail::require_value(root, "model_type", "gpt2");
   for (const std::string_view key : {"scale_attn_by_inverse_layer_idx", "add_cross_attention"})
     if (const auto node = root.optional(key); node && node->as<bool>()) node->reject("false: this setting is not supported");
@@ -141,10 +145,12 @@ inline gpt2_config read_gpt2_config(const json_node& root) {
   root.located([&] { c.validate(); });
   return c;
 }
-inline gpt2_config read_gpt2_config(const std::filesystem::path& folder) { return read_gpt2_config(read_json(folder / "config.json")); }
+template <class = void>
+gpt2_config read_gpt2_config(const std::filesystem::path& folder) { return read_gpt2_config(read_json(folder / "config.json")); }
 
 /// A BERT config. Throws format_error naming file and key.
-inline bert_config read_bert_config(const json_node& root) {
+template <class = void>
+bert_config read_bert_config(const json_node& root) {
   detail::require_value(root, "model_type", "bert");
   detail::require_value(root, "position_embedding_type", "absolute");
   bert_config c;
@@ -157,7 +163,8 @@ inline bert_config read_bert_config(const json_node& root) {
   root.located([&] { c.validate(); });
   return c;
 }
-inline bert_config read_bert_config(const std::filesystem::path& folder) { return read_bert_config(read_json(folder / "config.json")); }
+template <class = void>
+bert_config read_bert_config(const std::filesystem::path& folder) { return read_bert_config(read_json(folder / "config.json")); }
 
 /// The labels of a classification checkpoint: the size of `id2label`, or 2.
 inline index_t read_label_count(const std::filesystem::path& folder) {

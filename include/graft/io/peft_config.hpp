@@ -57,7 +57,8 @@ inline bool is_known_peft_key(peft_type type, std::string_view key) {
   return in(always) || (type == peft_type::lora ? in(of_lora) : type == peft_type::ia3 ? in(of_ia3) : in(of_vera));
 }
 
-inline void require_plain_pattern(const json_node& where, std::string_view key) {
+template <class = void>
+void require_plain_pattern(const json_node& where, std::string_view key) {
   for (std::size_t i = 0; i < key.size(); ++i) {
     const char c = key[i];
     const bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '.' || c == '-' ||
@@ -66,7 +67,8 @@ inline void require_plain_pattern(const json_node& where, std::string_view key) 
   }
 }
 
-inline void read_lora_config(const json_node& root, peft_config& c) {
+template <class = void>
+void read_lora_config(const json_node& root, peft_config& c) {
   if (const auto init = root.optional("init_lora_weights"); init && init->is_string()) {
     const auto name = init->as<std::string>();  // these overwrite the base: the factors alone mean nothing
     for (const std::string_view changes : {"pissa", "olora", "corda", "lora_ga", "loftq"})
@@ -87,7 +89,8 @@ inline void read_lora_config(const json_node& root, peft_config& c) {
     }
 }
 
-inline void read_vera_config(const json_node& root, peft_config& c) {
+template <class = void>
+void read_vera_config(const json_node& root, peft_config& c) {
   if (const auto save = root.optional("save_projection"); save && !save->as<bool>())
     save->reject("true: the projections cannot be drawn again from another program's random numbers");
   c.vera.rank = root.optional<index_t>("r").value_or(256);
@@ -96,7 +99,8 @@ inline void read_vera_config(const json_node& root, peft_config& c) {
   root.located([&] { c.vera.validate(); });
 }
 
-inline std::vector<std::string> optional_names(const json_node& root, std::string_view key) {
+template <class = void>
+std::vector<std::string> optional_names(const json_node& root, std::string_view key) {
   const auto names = root.optional(key);
   return names && names->is_array() ? names->as<std::vector<std::string>>() : std::vector<std::string>{};
 }
@@ -105,7 +109,8 @@ inline std::vector<std::string> optional_names(const json_node& root, std::strin
 
 /// Reads adapter_config.json. Throws format_error naming file and key for a type other than LORA, IA3 and VERA and for settings
 /// that change the numbers and are not supported here.
-inline peft_config read_peft_config(const json_node& root) {
+template <class = void>
+peft_config read_peft_config(const json_node& root) {
   peft_config c;
   const auto type = root.required("peft_type");
   const auto found = std::ranges::find(detail::peft_types, type.as<std::string>(), &std::pair<std::string_view, peft_type>::first);
@@ -132,7 +137,8 @@ inline peft_config read_peft_config(const json_node& root) {
 
 /// The text of an adapter_config.json that Python's peft loads. rank_pattern follows from `ranks`, one a module that differs.
 /// Throws format_error for names that are not UTF-8.
-inline std::string write_peft_config(const peft_config& c, const std::map<std::string, index_t>& ranks = {}) {
+template <class = void>
+std::string write_peft_config(const peft_config& c, const std::map<std::string, index_t>& ranks = {}) {
   std::string text;
   const auto add = [&](std::string_view key, const auto& value) {
     text += concat(text.empty() ? "{\n  \"" : ",\n  \"", key, "\": ", value);

@@ -33,7 +33,8 @@ struct load_peft_options {
 namespace detail {
 
 /// The shortest names that mean these layers and no other: last segments where they do, else whole paths.
-inline std::vector<std::string> target_names(const std::vector<std::string>& adapted, const std::vector<std::string>& others) {
+template <class = void>
+std::vector<std::string> target_names(const std::vector<std::string>& adapted, const std::vector<std::string>& others) {
   const auto last = [](const std::string& path) { return path.substr(path.rfind('.') + 1); };
   std::set<std::string> names;
   for (const auto& path : adapted) names.insert(last(path));
@@ -64,7 +65,8 @@ std::pair<std::vector<std::pair<std::string, peft_layer>>, std::vector<std::stri
 }
 
 /// Takes the options that all layers share from the first and writes down where layers differ; gives the ranks that do.
-inline std::map<std::string, index_t> describe_layers(const std::vector<std::pair<std::string, peft_layer>>& adapted, const std::vector<std::string>& others, peft_config& c) {
+template <class = void>
+std::map<std::string, index_t> describe_layers(const std::vector<std::pair<std::string, peft_layer>>& adapted, const std::vector<std::string>& others, peft_config& c) {
   const auto& [first_path, first] = adapted.front();
   c.type = first.type, c.lora = first.lora, c.dora = first.dora, c.vera = first.vera;
   std::map<std::string, index_t> ranks;

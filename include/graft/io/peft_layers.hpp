@@ -27,6 +27,7 @@ struct peft_arrays {
   parts shared;                                                        // "vera_A", "vera_B"
   records<array_ref> whole;                                            // modules_to_save and biases, by parameter path
 
+  template <class = void>
   peft_arrays(const checkpoint_files& file, std::string_view where) {
     for (const auto& [key, array] : file.arrays()) {
       check_finite(where, key, array.type, array.bytes);

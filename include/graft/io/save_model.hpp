@@ -29,9 +29,11 @@ struct save_model_options {
 
 /// config.json of a config. Biases decide the kind: those of qwen2 are on q, k and v alone, llama has none or on all of attention.
 /// Throws option_error for biases that no published kind has.
-inline std::string write_llama_config(const llama_config& c, dtype type = dtype::f32);
+template <class = void>
+std::string write_llama_config(const llama_config& c, dtype type = dtype::f32);
 /// The same for BERT: a bare encoder, or with labels a sequence classifier.
-inline std::string write_bert_config(const bert_config& c, dtype type = dtype::f32, index_t labels = 0);
+template <class = void>
+std::string write_bert_config(const bert_config& c, dtype type = dtype::f32, index_t labels = 0);
 
 namespace detail {
 
@@ -47,7 +49,8 @@ class json_object_text {
   std::string text_;
 };
 
-inline std::string_view torch_name(dtype type) {
+template <class = void>
+std::string_view torch_name(dtype type) {
   switch (type) {
     case dtype::f64: return "float64";
     case dtype::f32: return "float32";
@@ -58,13 +61,15 @@ inline std::string_view torch_name(dtype type) {
 }
 
 /// A number, a list of several, or null.
-inline std::string token_text(const std::vector<std::int32_t>& tokens) {
+template <class = void>
+std::string token_text(const std::vector<std::int32_t>& tokens) {
   std::string text;
   for (const std::int32_t t : tokens) text += concat(text.empty() ? "" : ", ", t);
   return tokens.empty() ? "null" : tokens.size() == 1 ? text : "[" + text + "]";
 }
 
-inline std::string rotary_text(const rotary_config& c) {
+template <class = void>
+std::string rotary_text(const rotary_config& c) {
   if (c.scaling == "default") return "null";
   const auto number = [](double v) { return json_text(v, "config.json"); };
   std::string text = concat("{\"factor\": ", number(c.factor));
@@ -116,7 +121,8 @@ records<frozen_array> merged_weights(M& model, dtype type) {
 }
 
 /// Both files are on the disk before either takes its place.
-inline void write_model_folder(const std::filesystem::path& folder, std::string_view config, const records<frozen_array>& arrays) {
+template <class = void>
+void write_model_folder(const std::filesystem::path& folder, std::string_view config, const records<frozen_array>& arrays) {
   records<array_ref> items;
   for (const auto& [name, a] : arrays) items.emplace_back(name, array_ref(a.type(), {a.shape().begin(), a.shape().end()}, a.bytes()));
   const auto plan = plan_safetensors(items, {{"format", "pt"}});
@@ -134,7 +140,8 @@ inline void write_model_folder(const std::filesystem::path& folder, std::string_
 
 }  // namespace detail
 
-inline std::string write_llama_config(const llama_config& c, dtype type) {
+template <class>
+std::string write_llama_config(const llama_config& c, dtype type) {
   c.validate();
   const bool qwen2 = c.qkv_bias && !c.output_bias;
   if (c.qkv_bias < c.output_bias || (qwen2 && c.mlp_bias))
@@ -163,7 +170,8 @@ inline std::string write_llama_config(const llama_config& c, dtype type) {
   return out.finish();
 }
 
-inline std::string write_bert_config(const bert_config& c, dtype type, index_t labels) {
+template <class>
+std::string write_bert_config(const bert_config& c, dtype type, index_t labels) {
   c.validate();
   detail::json_object_text out;
   out.add("architectures", std::vector<std::string>{labels > 0 ? "BertForSequenceClassification" : "BertModel"});

@@ -32,8 +32,11 @@ struct dense_svd {
   Eigen::VectorXd s;
 };
 
-inline dense_svd svd_of(const Eigen::MatrixXd& w) {
-  Eigen::BDCSVD<Eigen::MatrixXd> svd(w, Eigen::ComputeThinU | Eigen::ComputeThinV);
+// Templates, called for double alone: whoever only includes this does not compile a decomposition.
+
+template <class Scalar>
+dense_svd svd_of(const Eigen::MatrixX<Scalar>& w) {
+  Eigen::BDCSVD<Eigen::MatrixX<Scalar>> svd(w, Eigen::ComputeThinU | Eigen::ComputeThinV);
   return {svd.matrixU(), svd.matrixV(), svd.singularValues()};
 }
 
@@ -41,13 +44,15 @@ inline dense_svd svd_of(const Eigen::MatrixXd& w) {
 struct thin_qr {
   Eigen::MatrixXd q, r;
 };
-inline Eigen::MatrixXd upper_part(const Eigen::HouseholderQR<Eigen::MatrixXd>& qr) {
+template <class Scalar>
+Eigen::MatrixX<Scalar> upper_part(const Eigen::HouseholderQR<Eigen::MatrixX<Scalar>>& qr) {
   const auto& packed = qr.matrixQR();
-  return packed.topRows(std::min(packed.rows(), packed.cols())).triangularView<Eigen::Upper>();
+  return packed.topRows(std::min(packed.rows(), packed.cols())).template triangularView<Eigen::Upper>();
 }
-inline thin_qr qr_of(const Eigen::MatrixXd& x) {
-  const Eigen::HouseholderQR<Eigen::MatrixXd> qr(x);
-  return {qr.householderQ() * Eigen::MatrixXd::Identity(x.rows(), std::min(x.rows(), x.cols())), upper_part(qr)};
+template <class Scalar>
+thin_qr qr_of(const Eigen::MatrixX<Scalar>& x) {
+  const Eigen::HouseholderQR<Eigen::MatrixX<Scalar>> qr(x);
+  return {qr.householderQ() * Eigen::MatrixX<Scalar>::Identity(x.rows(), std::min(x.rows(), x.cols())), upper_part<Scalar>(qr)};
 }
 
 /// As doubles. Throws shape_error when there are no elements, state_error when one is not finite.
@@ -92,7 +97,7 @@ truncated_svd<T> truncate(const dense_svd& full, index_t rank) {
 template <class T>
 truncated_svd<T> svd(tensor_view<const T, 2> w, index_t rank) {
   detail::check_rank("svd", rank);
-  return detail::truncate<T>(detail::svd_of(detail::checked_double<T>("svd", w)), rank);
+  return detail::truncate<T>(detail::svd_of<double>(detail::checked_double<T>("svd", w)), rank);
 }
 template <class T>
 truncated_svd<T> svd(const tensor<T, 2>& w, index_t rank) { return svd<T>(w.view(), rank); }
@@ -103,9 +108,9 @@ template <class T>
 truncated_svd<T> svd_of_product(tensor_view<const T, 2> b, std::type_identity_t<tensor_view<const T, 2>> a, index_t rank) {
   detail::check_rank("svd_of_product", rank);
   detail::check_factors<T>("svd_of_product", b, a);
-  const auto left = detail::qr_of(detail::checked_double<T>("svd_of_product", b));
-  const auto right = detail::qr_of(detail::checked_double<T>("svd_of_product", a).transpose());
-  auto core = detail::svd_of(left.r * right.r.transpose());
+  const auto left = detail::qr_of<double>(detail::checked_double<T>("svd_of_product", b));
+  const auto right = detail::qr_of<double>(detail::checked_double<T>("svd_of_product", a).transpose());
+  auto core = detail::svd_of<double>(left.r * right.r.transpose());
   core.u = left.q * core.u;
   core.v = right.q * core.v;
   return detail::truncate<T>(core, rank);
@@ -117,9 +122,8 @@ truncated_svd<T> svd_of_product(const tensor<T, 2>& b, const tensor<T, 2>& a, in
 template <class T>
 double norm_of_product(tensor_view<const T, 2> b, std::type_identity_t<tensor_view<const T, 2>> a) {
   detail::check_factors<T>("norm_of_product", b, a);
-  const Eigen::HouseholderQR<Eigen::MatrixXd> left(detail::checked_double<T>("norm_of_product", b));
-  const Eigen::HouseholderQR<Eigen::MatrixXd> right(detail::checked_double<T>("norm_of_product", a).transpose());
-  return (detail::upper_part(left) * detail::upper_part(right).transpose()).norm();
+  const auto upper = [](const auto& x) { return detail::upper_part<double>(Eigen::HouseholderQR<Eigen::MatrixX<double>>(x)); };
+  return (upper(detail::checked_double<T>("norm_of_product", b)) * upper(detail::checked_double<T>("norm_of_product", a).transpose()).transpose()).norm();
 }
 
 }  // namespace graft

@@ -11,6 +11,7 @@
 
 #include "graft/models/bert.hpp"
 #include "graft/models/llama.hpp"
+#include "graft/nn/penalty.hpp"
 #include "graft/ops/columns.hpp"
 #include "graft/peft/gated.hpp"
 

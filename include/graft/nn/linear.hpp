@@ -12,7 +12,6 @@
 
 #include "graft/nn/embedding.hpp"
 #include "graft/nn/module.hpp"
-#include "graft/ops/elementwise.hpp"
 #include "graft/ops/low_rank.hpp"
 
 namespace graft {
@@ -65,7 +64,7 @@ struct affine {
 
 /// An adapter maps a linear map to a linear map: apply() computes around the inner map, from differentiable operations
 /// alone, and merge_into() does the same to a dense weight. Adapters are copyable and list their parameters in visit().
-/// One whose training wants a term of the loss has `var<T, 0> penalty(tape<T>&)` besides: see adapter_penalty().
+/// One whose training wants a term of the loss has `var<T, 0> penalty(tape<T>&)` besides: see nn/penalty.hpp.
 template <class A, class T>
 concept adapter = std::copy_constructible<A> && visitable<A, parameter_visitor<T>> &&
                   requires(A& a, const A& c, tape<T>& t, const var<T, 2>& x, linear_map<T> inner, affine<T> w) {
@@ -216,24 +215,6 @@ template <module M>
 void visit_layers(M& m, function_ref<void(std::string_view, adapted_linear<typename M::value_type>&)> f) {
   layer_visitor<typename M::value_type> v(f);
   v("", m);
-}
-
-/// The mean of the penalties of a model's adapters, for trainers to add to the loss with a weight of theirs. Nothing when no
-/// adapter has one.
-template <module M>
-std::optional<var<typename M::value_type, 0>> adapter_penalty(tape<typename M::value_type>& t, M& model) {
-  using T = typename M::value_type;
-  std::optional<var<T, 0>> sum;
-  index_t count = 0;
-  visit_layers(model, [&](std::string_view, adapted_linear<T>& layer) {
-    for (auto& a : layer.adapters)
-      if (auto p = a.adapter.penalty(t)) {
-        sum = sum ? add(t, *sum, *p) : std::move(*p);
-        ++count;
-      }
-  });
-  if (sum) sum = scale(t, *sum, 1.0 / static_cast<double>(count));
-  return sum;
 }
 
 }  // namespace graft

@@ -3,6 +3,7 @@
 // Read next: io/checkpoint.hpp, io/peft_folder.hpp.
 #pragma once
 #include <algorithm>
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -57,26 +58,21 @@ template <class T, class V, class Shape>
 load_report match(const std::vector<parameter_ref<T>>& parameters, const records<V>& arrays, Shape shape,
                   std::vector<std::pair<parameter_base<T>*, const V*>>& pairs) {
   load_report report;
-  std::vector<const std::pair<std::string, V>*> by_name;
-  for (const auto& item : arrays) by_name.push_back(&item);
-  std::ranges::sort(by_name, {}, [](const auto* item) -> const std::string& { return item->first; });
-  std::vector<bool> used(by_name.size());
+  std::map<std::string_view, const V*> unused;
+  for (const auto& [name, value] : arrays) unused.emplace(name, &value);
   for (const auto& p : parameters) {
-    const auto at = std::ranges::lower_bound(by_name, p.path, {}, [](const auto* item) -> const std::string& { return item->first; });
-    if (at == by_name.end() || (*at)->first != p.path) {
+    const auto found = unused.extract(p.path);
+    if (found.empty()) {
       report.missing.push_back(p.path);
       continue;
     }
-    used[static_cast<std::size_t>(at - by_name.begin())] = true;
-    const V& value = (*at)->second;
+    const V& value = *found.mapped();
     if (!std::ranges::equal(shape(value), p.shape()))
       report.mismatched.push_back(concat(p.path, ": the model has ", to_string(p.shape()), ", the state has ", to_string(shape(value))));
     else
       pairs.emplace_back(p.parameter, &value);
   }
-  for (std::size_t i = 0; i < by_name.size(); ++i)
-    if (!used[i]) report.unexpected.push_back(by_name[i]->first);
-  std::ranges::sort(report.unexpected);
+  for (const auto& [name, value] : unused) report.unexpected.emplace_back(name);
   return report;
 }
 

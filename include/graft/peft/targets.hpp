@@ -63,7 +63,7 @@ class target_modules {
 
   bool matches(std::string_view path) const {
     if (named(excluded_, path)) return false;
-    if (!layers_.empty() && std::ranges::find(layers_, layer_number(path)) == layers_.end()) return false;
+    if (!layers_.empty() && std::find(layers_.begin(), layers_.end(), layer_number(path)) == layers_.end()) return false;
     if (kind_ == kind::all_linear) return path != "lm_head" && path != "classifier" && path != "score";
     if (kind_ == kind::pattern) return matches_(path);
     return named(names_, path);
@@ -82,7 +82,7 @@ class target_modules {
     for (std::size_t first = 0, end; first <= path.size(); first = end + 1) {
       end = std::min(path.find('.', first), path.size());
       const std::string_view segment = path.substr(first, end - first);
-      if (segment.empty() || segment.size() > 9 || !std::ranges::all_of(segment, [](char c) { return c >= '0' && c <= '9'; })) continue;
+      if (segment.empty() || segment.size() > 9 || segment.find_first_not_of("0123456789") != segment.npos) continue;
       std::int64_t n = 0;
       for (const char c : segment) n = 10 * n + (c - '0');
       return n;
@@ -93,7 +93,9 @@ class target_modules {
  private:
   target_modules() = default;
   static bool named(const std::vector<std::string>& list, std::string_view path) {
-    return std::ranges::any_of(list, [&](const std::string& name) { return names_path(name, path); });
+    for (const std::string& name : list)
+      if (names_path(name, path)) return true;
+    return false;
   }
 
   kind kind_ = kind::names;

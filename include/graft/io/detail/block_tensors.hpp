@@ -5,10 +5,10 @@
 #pragma once
 #include <algorithm>
 #include <charconv>
+#include <map>
 #include <string>
 #include <string_view>
 #include <utility>
-#include <vector>
 
 #include "graft/core/dtype.hpp"
 #include "graft/io/detail/printable.hpp"
@@ -59,15 +59,14 @@ inline array_ref as_blocks(array_ref a, std::string_view text, std::string_view 
 
 /// Turns what the metadata says are blocks into such, and drops those entries. Names are distinct.
 inline void open_blocks(records<array_ref>& items, records<std::string>& metadata, std::string_view file) {
-  std::vector<std::pair<std::string_view, array_ref*>> by_name;
+  std::map<std::string_view, array_ref*> by_name;
   if (std::ranges::any_of(metadata, [](const auto& m) { return m.first.starts_with(blocks_key); }))
-    for (auto& [name, a] : items) by_name.emplace_back(name, &a);
-  std::ranges::sort(by_name, {}, [](const auto& item) { return item.first; });
+    for (auto& [name, a] : items) by_name.emplace(name, &a);
   for (const auto& [key, text] : metadata) {
     if (!key.starts_with(blocks_key)) continue;
     const std::string_view name = std::string_view(key).substr(blocks_key.size());
-    const auto at = std::ranges::lower_bound(by_name, name, {}, [](const auto& item) { return item.first; });
-    if (at == by_name.end() || at->first != name)
+    const auto at = by_name.find(name);
+    if (at == by_name.end())
       throw_error<format_error>(file, ": __metadata__ ", in_quotes(key), ": there is no such tensor");
     *at->second = as_blocks(*at->second, text, file, name);
   }

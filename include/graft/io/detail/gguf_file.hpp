@@ -48,6 +48,7 @@ class gguf_reader {
  public:
   gguf_reader(std::span<const std::byte> file, std::string_view name) : file_(file), name_(name) {}
 
+  template <class = void>
   gguf_view read() {
     if (take(4, "the magic") != "GGUF") refuse("does not begin with GGUF");
     if (const auto version = number<std::uint32_t>("the version"); version != 2 && version != gguf_version)
@@ -164,7 +165,8 @@ class gguf_reader {
 };
 
 /// The bytes of a GGUF file with these settings (numbers as f32) and tensors of f32, f16 or bf16.
-inline std::string gguf_bytes(const records<gguf_value>& settings, const records<array_ref>& tensors) {
+template <class = void>
+std::string gguf_bytes(const records<gguf_value>& settings, const records<array_ref>& tensors) {
   std::string out = "GGUF";
   const auto put = [&]<class V>(V v) { out.append(reinterpret_cast<const char*>(&v), sizeof v); };
   const auto put_text = [&](std::string_view s) { put(std::uint64_t{s.size()}), out += s; };
