@@ -29,6 +29,7 @@
 #include "graft/optim/clip.hpp"
 #include "graft/optim/schedule.hpp"
 #include "graft/optim/sgd.hpp"
+#include "graft/peft/adapter_set.hpp"
 #include "graft/peft/attach.hpp"
 #include "graft/peft/bottleneck.hpp"
 #include "graft/peft/compound.hpp"
