@@ -71,6 +71,7 @@ template <class T> struct embedding_module;
 template <class T> struct rms_norm_module;
 template <class T> struct layer_norm_module;
 struct token_batch;
+template <class T> struct virtual_tokens;
 struct array;
 struct array_ref;
 struct state_dict;
@@ -102,6 +103,15 @@ template <class T> struct gated;
 struct dual_options;
 enum class dual_phase;
 template <class T> struct dual;
+template <class T> struct soft_prompt;
+template <class T> struct key_value_prefix;
+struct prompt_options;
+template <class T> struct adapter_set;
+template <class T> class adapter_shelf;
+template <class T> struct served_adapter;
+template <class T> struct served_lora;
+template <class T> class adapter_bank;
+template <class T> class adapter_switch;
 
 // optim/
 struct adamw_options;
@@ -136,6 +146,8 @@ struct instance_weights_result;
 struct gate_report;
 struct prune_options;
 struct prune_report;
+struct pissa_options;
+template <class T> struct lora_start;
 struct post_pool_options;
 template <class T> class post_pool_adapter;
 
@@ -169,6 +181,9 @@ struct peft_config;
 struct save_peft_options;
 struct load_peft_options;
 class safetensors_codec;
+struct adapter_folder_options;
+struct load_tuned_options;
+template <class T> class adapter_registry;
 
 // text/
 using token_id = std::int32_t;

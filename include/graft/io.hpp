@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Files and bytes: safetensors, checkpoints, published models, PEFT folders, federated messages, NumPy's arrays. Needs
-// nlohmann_json. Tokenizers are in graft/text.hpp, adapters for llama.cpp in graft/io/gguf_lora.hpp.
+// nlohmann_json. Tokenizers are in graft/text.hpp, what fewer programs need in
+// graft/io/gguf_lora.hpp, prompt_folder.hpp, tuned_folder.hpp and adapter_registry.hpp.
 #pragma once
 #include "graft/io/load_model.hpp"
 #include "graft/io/npy.hpp"

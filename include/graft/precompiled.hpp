@@ -32,6 +32,8 @@ GRAFT_FORWARD(gather_rows, (context& ctx, const matrix_ref& table, const std::in
               (ctx, table, ids, rows, y, beta))
 GRAFT_FORWARD(scatter_rows, (context& ctx, const float* dy, const std::int32_t* ids, index_t rows, tensor_view<float, 2> dtable, float beta),
               (ctx, dy, ids, rows, dtable, beta))
+GRAFT_FORWARD(routed_low_rank, (context& ctx, tensor_view<const float, 2> x, std::span<const routed_term<float>> terms, tensor_view<float, 2> y),
+              (ctx, x, terms, y))
 GRAFT_FORWARD(add_bias, (context& ctx, index_t rows, index_t columns, float* y, index_t ldy, const float* bias),
               (ctx, rows, columns, y, ldy, bias))
 GRAFT_FORWARD(bias_backward, (context& ctx, index_t rows, index_t columns, const float* dy, float* dbias, float beta),

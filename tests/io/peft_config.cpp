@@ -58,7 +58,7 @@ TEST_CASE("an adapter config as PEFT writes it is read") {
 }
 
 TEST_CASE("settings that change the numbers and are not supported are refused by name") {
-  CHECK(complaint(with("peft_type", "LOHA")) == "adapter_config.json: peft_type: expected \"LORA\", \"IA3\" or \"VERA\", got \"LOHA\"");
+  CHECK(complaint(with("peft_type", "LOHA")) == "adapter_config.json: peft_type: expected \"LORA\", \"IA3\", \"VERA\" or \"OFT\", got \"LOHA\"");
   const std::string unsupported = ": expected null, false or nothing: this setting is not supported, got ";
   CHECK(complaint(with("vera_dropout", 0.5)) == "adapter_config.json: vera_dropout" + unsupported + "0.5");
   CHECK(complaint(with("lora_bias", true)) == "adapter_config.json: lora_bias" + unsupported + "true");

@@ -127,6 +127,8 @@ class Checks:
             "dora-rslora": lora(r=3, lora_alpha=5, use_dora=True, use_rslora=True, target_modules="all-linear"),
             "ia3": peft.IA3Config(target_modules=["k_proj", "v_proj", "down_proj"], feedforward_modules=["down_proj"]),
             "vera": peft.VeraConfig(r=12, target_modules=["q_proj", "up_proj", "down_proj"], projection_prng_key=3),
+            "oft": peft.OFTConfig(oft_block_size=4, target_modules=["q_proj", "v_proj", "down_proj"], bias="all", use_cayley_neumann=False),
+            "oft-shared": peft.OFTConfig(r=4, oft_block_size=0, block_share=True, target_modules="all-linear", use_cayley_neumann=False),
         }
 
     @staticmethod
@@ -197,6 +199,7 @@ class Checks:
             ours_key = key.removeprefix("base_model.model.").replace(".modules_to_save.default.", ".").replace(".base_layer.", ".")
             for part in ("lora_A", "lora_B", "lora_magnitude_vector", "ia3_l", "vera_lambda_b", "vera_lambda_d"):
                 ours_key = ours_key.replace(f".{part}.default", f".adapters.default.{part}")
+            ours_key = ours_key.replace(".oft_R.default.weight", ".adapters.default.rotation")
             worst = max(worst, difference(ours["grad." + ours_key], p.grad))
             seen += 1
         ours_count = sum(k.startswith("grad.") for k in ours)

@@ -20,7 +20,7 @@ fi
 
 cd "$root"
 echo "building the programs to compare"
-build release build/reference.log ON export_tool model_tool npy_tool safetensors_tool tokenize generate perplexity finetune embed
+build release build/reference.log ON export_tool model_tool npy_tool prompts_tool safetensors_tool tokenize generate perplexity finetune embed
 
 tools=build/release/tests/reference
 data=${GRAFT_DATA:+--data "$GRAFT_DATA"}
@@ -40,5 +40,6 @@ check() {
   check "safetensors" 1 "$here/safetensors_check.py" "$tools/safetensors_tool"
   check "npy" 1 "$here/npy_check.py" "$tools/npy_tool"
   check "models" 30 "$here/models_check.py" --programs build/release/examples --model-tool "$tools/model_tool" --work "$work/models" $data $encoder
+  check "prompts, prefixes and norms" 1 "$here/prompts_check.py" --tool "$tools/prompts_tool" --work "$work/prompts"
   check "exports" 40 "$here/exports_check.py" --tool "$tools/export_tool" --work "$work/exports"
 }

@@ -18,15 +18,22 @@
 namespace graft {
 
 /// The kinds of folders that are understood. DoRA is a LoRA folder with lengths.
-enum class peft_type { lora, ia3, vera };
+enum class peft_type { lora, ia3, vera, oft };
 
-/// What an adapter_config.json says, as far as it bears on the numbers. Of lora, ia3 and vera the type's own counts.
+/// How an OFT folder divides a layer's inputs into blocks: into so many, or into blocks of a size. One of the two is 0.
+struct oft_blocks {
+  index_t count = 0, size = 32;
+  bool shared = false;  // one rotation for all blocks
+};
+
+/// What an adapter_config.json says, as far as it bears on the numbers. Of lora, ia3, vera and oft the type's own counts.
 struct peft_config {
   peft_type type = peft_type::lora;
   lora_options lora;
   bool dora = false;
   ia3_options ia3;
   vera_options vera;
+  oft_blocks oft;
   std::vector<std::string> target_modules;   // names; empty when they were written as a pattern
   bool excludes_modules = false;             // some that the targets name have no adapter
   std::vector<std::string> modules_to_save;  // modules stored whole
@@ -37,8 +44,8 @@ struct peft_config {
 
 namespace detail {
 
-inline constexpr std::array<std::pair<std::string_view, peft_type>, 3> peft_types{
-    {{"LORA", peft_type::lora}, {"IA3", peft_type::ia3}, {"VERA", peft_type::vera}}};
+inline constexpr std::array<std::pair<std::string_view, peft_type>, 4> peft_types{
+    {{"LORA", peft_type::lora}, {"IA3", peft_type::ia3}, {"VERA", peft_type::vera}, {"OFT", peft_type::oft}}};
 
 inline std::string_view name_of(peft_type type) { return std::ranges::find(peft_types, type, &std::pair<std::string_view, peft_type>::second)->first; }
 
@@ -53,8 +60,17 @@ inline bool is_known_peft_key(peft_type type, std::string_view key) {
       "corda_config", "lora_ga_config", "velora_config", "megatron_config", "megatron_core", "qalora_group_size", "ensure_weight_tying"};
   static constexpr std::array<std::string_view, 2> of_ia3{"feedforward_modules", "init_ia3_weights"};
   static constexpr std::array<std::string_view, 6> of_vera{"r", "projection_prng_key", "save_projection", "vera_dropout", "d_initial", "init_weights"};
+  static constexpr std::array<std::string_view, 8> of_oft{"r", "oft_block_size", "module_dropout", "init_weights", "eps", "block_share",
+                                                          "use_cayley_neumann", "num_cayley_neumann_terms"};
   const auto in = [key](const auto& list) { return std::ranges::find(list, key) != list.end(); };
-  return in(always) || (type == peft_type::lora ? in(of_lora) : type == peft_type::ia3 ? in(of_ia3) : in(of_vera));
+  if (in(always)) return true;
+  switch (type) {
+    case peft_type::lora: return in(of_lora);
+    case peft_type::ia3: return in(of_ia3);
+    case peft_type::vera: return in(of_vera);
+    case peft_type::oft: break;
+  }
+  return in(of_oft);
 }
 
 template <class = void>
@@ -100,6 +116,18 @@ void read_vera_config(const json_node& root, peft_config& c) {
 }
 
 template <class = void>
+void read_oft_config(const json_node& root, peft_config& c) {
+  const auto size = root.required("oft_block_size");  // without it the folder is of a time when the tensors meant something else
+  if (const auto neumann = root.required("use_cayley_neumann"); neumann.as<bool>())
+    neumann.reject("false: the series is not the rotation that Cayley's transform makes of the same numbers");
+  c.oft.size = size.integer<index_t>(0, 1 << 30);
+  const auto count = root.optional("r");
+  c.oft.count = count ? count->integer<index_t>(0, 1 << 30) : 0;
+  if ((c.oft.size == 0) == (c.oft.count == 0)) size.reject(concat(c.oft.size == 0 ? "1 or more" : "0", " where r is ", c.oft.count));
+  c.oft.shared = root.optional<bool>("block_share").value_or(false);
+}
+
+template <class = void>
 std::vector<std::string> optional_names(const json_node& root, std::string_view key) {
   const auto names = root.optional(key);
   return names && names->is_array() ? names->as<std::vector<std::string>>() : std::vector<std::string>{};
@@ -107,26 +135,27 @@ std::vector<std::string> optional_names(const json_node& root, std::string_view 
 
 }  // namespace detail
 
-/// Reads adapter_config.json. Throws format_error naming file and key for a type other than LORA, IA3 and VERA and for settings
+/// Reads adapter_config.json. Throws format_error naming file and key for a type other than LORA, IA3, VERA and OFT and for settings
 /// that change the numbers and are not supported here.
 template <class = void>
 peft_config read_peft_config(const json_node& root) {
   peft_config c;
   const auto type = root.required("peft_type");
   const auto found = std::ranges::find(detail::peft_types, type.as<std::string>(), &std::pair<std::string_view, peft_type>::first);
-  if (found == detail::peft_types.end()) type.reject("\"LORA\", \"IA3\" or \"VERA\"");
+  if (found == detail::peft_types.end()) type.reject("\"LORA\", \"IA3\", \"VERA\" or \"OFT\"");
   c.type = found->second;
   for (const json_node& node : root.members())
     if (!detail::is_known_peft_key(c.type, node.name()) && !node.says_nothing())
       node.reject("null, false or nothing: this setting is not supported");
   if (const auto bias = root.optional("bias")) {
     const auto which = bias->as<std::string>();
-    if (which != "none" && which != "all" && which != "lora_only" && which != "vera_only") bias->reject("\"none\", \"all\" or that of this type only");
+    if (which != "none" && which != "all" && which != "lora_only" && which != "vera_only" && which != "oft_only") bias->reject("\"none\", \"all\" or that of this type only");
     c.trains_biases = which != "none";
   }
   if (c.type == peft_type::lora) detail::read_lora_config(root, c);
   if (c.type == peft_type::ia3) c.ia3.feedforward = detail::optional_names(root, "feedforward_modules");
   if (c.type == peft_type::vera) detail::read_vera_config(root, c);
+  if (c.type == peft_type::oft) detail::read_oft_config(root, c);
   c.target_modules = detail::optional_names(root, "target_modules");
   if (const auto excluded = root.optional("exclude_modules")) c.excludes_modules = !excluded->says_nothing();
   c.modules_to_save = detail::optional_names(root, "modules_to_save");
@@ -173,6 +202,15 @@ std::string write_peft_config(const peft_config& c, const std::map<std::string, 
     add("r", written(c.vera.rank));
     add("save_projection", written(true));
     add("vera_dropout", written(c.vera.dropout));
+  }
+  if (c.type == peft_type::oft) {
+    add("block_share", written(c.oft.shared));
+    add("coft", written(false));
+    add("init_weights", written(true));
+    add("module_dropout", written(0.0));
+    add("oft_block_size", written(c.oft.size));
+    add("r", written(c.oft.count));
+    add("use_cayley_neumann", written(false));
   }
   return text + "\n}\n";
 }

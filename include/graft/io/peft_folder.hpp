@@ -53,7 +53,7 @@ std::pair<std::vector<std::pair<std::string, peft_layer>>, std::vector<std::stri
   visit_layers(model, [&](std::string_view path, adapted_linear<T>& layer) {
     const auto a = std::ranges::find(layer.adapters, name, &named_adapter<T>::name);
     if (a == layer.adapters.end()) return static_cast<void>(others.emplace_back(path));
-    auto stored = store_adapter<T>(a->adapter);
+    auto stored = store_adapter<T>(a->adapter, path);
     if (!stored) throw_error<state_error>("save_peft: the adapter of ", path, " is ", a->adapter.describe(), ", which PEFT folders cannot hold; merge or convert it");
     adapted.emplace_back(path, std::move(*stored));
     const peft_layer &first = adapted.front().second, &last = adapted.back().second;
@@ -64,11 +64,26 @@ std::pair<std::vector<std::pair<std::string, peft_layer>>, std::vector<std::stri
   return {std::move(adapted), std::move(others)};
 }
 
+/// One size for the blocks of all layers, or one number of blocks.
+template <class = void>
+void describe_rotations(const std::vector<std::pair<std::string, peft_layer>>& adapted, peft_config& c) {
+  const auto& [first_path, first] = adapted.front();
+  c.oft = first.oft;
+  for (const auto& [path, layer] : adapted) {
+    if (layer.oft.size != first.oft.size) c.oft.size = 0;
+    if (layer.oft.count != first.oft.count) c.oft.count = 0;
+    if (layer.oft.shared != first.oft.shared || (c.oft.size == 0 && c.oft.count == 0))
+      throw_error<state_error>("save_peft: ", path, " is divided into blocks by another rule than ", first_path, "; a folder has one rule");
+  }
+  if (c.oft.size != 0) c.oft.count = 0;
+}
+
 /// Takes the options that all layers share from the first and writes down where layers differ; gives the ranks that do.
 template <class = void>
 std::map<std::string, index_t> describe_layers(const std::vector<std::pair<std::string, peft_layer>>& adapted, const std::vector<std::string>& others, peft_config& c) {
   const auto& [first_path, first] = adapted.front();
   c.type = first.type, c.lora = first.lora, c.dora = first.dora, c.vera = first.vera;
+  if (c.type == peft_type::oft) describe_rotations(adapted, c);
   std::map<std::string, index_t> ranks;
   std::vector<std::string> paths, on_inputs, on_outputs;
   for (const auto& [path, layer] : adapted) {
@@ -127,10 +142,10 @@ void store_base(M& model, const std::vector<std::pair<std::string, peft_layer>>&
 
 }  // namespace detail
 
-/// Writes the adapters of one name, which are LoRA, DoRA, IA3 or VeRA, and what else of the model is trainable: biases alone as the bias
-/// option of PEFT, anything else as modules_to_save. The folder is made if need be. Both files are on the disk before either takes its
-/// place, so that a full disk leaves the old two, which belong together. Throws state_error when there is no such adapter or it is
-/// of another kind, io_error when the files cannot be written.
+/// Writes the adapters of one name, which are LoRA, DoRA, IA3, VeRA or OFT (Hamming-weight adapters of order 1 on inputs), and what
+/// else of the model is trainable: biases alone as the bias option of PEFT, anything else as modules_to_save. The folder is made if
+/// need be. Both files are on the disk before either takes its place, so that a full disk leaves the old two, which belong together.
+/// Throws state_error when there is no such adapter or it is of another kind, io_error when the files cannot be written.
 template <module M>
 void save_peft(M& model, const std::filesystem::path& folder, const save_peft_options& o = {}) {
   const auto [adapted, others] = detail::store_adapters(model, o.name);

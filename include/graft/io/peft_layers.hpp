@@ -3,6 +3,7 @@
 // store_adapter() and one of make_adapter(). Read next: io/peft_folder.hpp.
 #pragma once
 #include <array>
+#include <cmath>
 #include <map>
 #include <memory>
 #include <optional>
@@ -14,6 +15,7 @@
 #include "graft/io/checkpoint.hpp"
 #include "graft/io/peft_config.hpp"
 #include "graft/nn/state.hpp"
+#include "graft/peft/compound.hpp"
 #include "graft/peft/dora.hpp"
 
 namespace graft::detail {
@@ -44,7 +46,7 @@ struct peft_arrays {
   /// "a.b.lora_A.weight" is module "a.b" and part "lora_A", also with the adapter's name left in or without ".weight". No part for
   /// other keys.
   static std::pair<std::string_view, std::string_view> split(std::string_view key) {
-    static constexpr std::array<std::string_view, 6> parts{"lora_A", "lora_B", "lora_magnitude_vector", "ia3_l", "vera_lambda_b", "vera_lambda_d"};
+    static constexpr std::array<std::string_view, 7> parts{"lora_A", "lora_B", "lora_magnitude_vector", "ia3_l", "vera_lambda_b", "vera_lambda_d", "oft_R"};
     for (const std::string_view part : parts)
       for (std::size_t at = key.find(part); at != key.npos; at = key.find(part, at + 1)) {
         if (at == 0 || key[at - 1] != '.') continue;
@@ -69,6 +71,7 @@ struct peft_layer {
   lora_options lora;
   bool dora = false, on_inputs = false;
   vera_options vera;
+  oft_blocks oft;  // both numbers
   std::vector<std::pair<std::string, array>> parts;
 };
 
@@ -79,9 +82,29 @@ void store_lora(const lora<T>& l, peft_layer& to) {
   to.parts.emplace_back("lora_B.weight", to_array<T, 2>(l.b.weight.view()));
 }
 
-/// Nothing for a kind that PEFT has not.
+/// What of a Hamming-weight adapter an OFT folder cannot hold; nothing when it can.
+template <class = void>
+std::string_view beyond_oft(const compound_options& o, const compound_layout& layout) {
+  if (layout.orders() != std::vector<index_t>{1}) return "orders other than 1";
+  if (o.rotate != compound_options::side::input) return "rotations of outputs";
+  if (layout.form != rotation_form::cayley) return "pyramids";
+  if (o.offset != 0) return "offset";
+  if (layout.coordinates() % layout.blocks() != 0) return "blocks that leave inputs over";
+  return {};
+}
+
 template <class T>
-std::optional<peft_layer> store_adapter(const any_adapter<T>& adapter) {
+void store_oft(const compound<T>& c, std::string_view path, peft_layer& to) {
+  if (const auto what = beyond_oft(c.options, *c.layout); !what.empty())
+    throw_error<state_error>("save_peft: the adapter of ", path, " is ", c.describe(), "; an OFT folder holds no ", what, "; merge or convert it");
+  to.type = peft_type::oft;
+  to.oft = {c.layout->blocks(), c.layout->block_size(), c.options.shared};
+  to.parts.emplace_back("oft_R.weight", to_array<T, 2>(c.rotation.view()));
+}
+
+/// Nothing for a kind that PEFT has not. Throws state_error, naming the layer, for options of a kind that PEFT has not.
+template <class T>
+std::optional<peft_layer> store_adapter(const any_adapter<T>& adapter, std::string_view path) {
   peft_layer to;
   if (const auto* l = adapter.template get<lora<T>>()) {
     store_lora(*l, to);
@@ -100,6 +123,8 @@ std::optional<peft_layer> store_adapter(const any_adapter<T>& adapter) {
     to.vera = v->options;
     to.parts.emplace_back("vera_lambda_b", to_array<T, 1>(v->b.view()));
     to.parts.emplace_back("vera_lambda_d", to_array<T, 1>(v->d.view()));
+  } else if (const auto* c = adapter.template get<compound<T>>()) {
+    store_oft(*c, path, to);
   } else {
     return {};
   }
@@ -116,6 +141,7 @@ class peft_reader {
     const auto& parts = arrays_.layers.find(path)->second;
     if (config_.type == peft_type::ia3) return make_ia3(path, layer, parts);
     if (config_.type == peft_type::vera) return make_vera(path, layer, parts);
+    if (config_.type == peft_type::oft) return make_oft(path, layer, parts);
     return make_lora(path, layer, parts);
   }
 
@@ -170,6 +196,20 @@ class peft_reader {
     ia3<T> a(layer.inputs(), layer.outputs(), on_inputs);
     read(path, "ia3_l", gain, on_inputs ? std::vector<index_t>{1, layer.inputs()} : std::vector<index_t>{layer.outputs(), 1}, a.gain.value().data());
     return a;
+  }
+
+  /// Blocks of b inputs with b (b - 1) / 2 numbers each: Python's peft turns rows by (I - S) (I + S)^-1, which is our (I + S) (I - S)^-1
+  /// for columns.
+  any_adapter<T> make_oft(std::string_view path, const adapted_linear<T>& layer, const parts_of& parts) const {
+    const array_ref& free = part(path, parts, "oft_R");
+    const index_t in = layer.inputs(), numbers = free.shape.size() == 2 ? free.shape[1] : 0;
+    const auto b = std::min(in, static_cast<index_t>(std::lround(0.5 + std::sqrt(0.25 + 2.0 * static_cast<double>(numbers)))));
+    if (b < 2 || b * (b - 1) / 2 != numbers || in % b != 0 || free.shape[0] != (config_.oft.shared ? 1 : in / b))
+      throw_error<format_error>(file_, ": ", path, " has oft_R of shape ", to_string(free.shape), ", the model's layer has ", in, " inputs, expected (",
+                                config_.oft.shared ? "1" : "inputs / b", ", b (b - 1) / 2)");
+    compound<T> c(in, layer.outputs(), {.blocks = in / b, .orders = {1}, .rotate = compound_options::side::input, .shared = config_.oft.shared}, random(path));
+    read(path, "oft_R", free, {free.shape[0], numbers}, c.rotation.value().data());
+    return c;
   }
 
   any_adapter<T> make_vera(std::string_view path, const adapted_linear<T>& layer, const parts_of& parts) {

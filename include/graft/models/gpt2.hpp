@@ -140,19 +140,21 @@ struct gpt2 {
   static constexpr std::string_view layers_scope = "transformer.h";  // what a meter calls them; the number follows
 
   /// The last hidden states, normalised: (tokens, hidden_size). With a cache the batch is the continuation of its one
-  /// sequence; nothing may be trained then. Throws shape_error beyond max_position_embeddings or the vocabulary.
-  var<T, 2> hidden(tape<T>& t, const token_batch& batch, kv_cache<T>* cache = nullptr) {
-    const decoder_pass<T> pass(t, batch, cache, config.max_position_embeddings, "gpt2");
+  /// sequence; nothing may be trained then. Virtual tokens may stand before those of the batch; their rows are no part of the result.
+  /// Throws shape_error beyond max_position_embeddings or the vocabulary.
+  var<T, 2> hidden(tape<T>& t, const token_batch& batch, kv_cache<T>* cache = nullptr, virtual_tokens<T> before = {}) {
+    const decoder_pass<T> pass(t, batch, cache, config.max_position_embeddings, "gpt2", before);
     const auto scope = t.scope("transformer");
-    auto x = add(t, transformer.wte(t, t.keep(std::span<const std::int32_t>(batch.ids))), transformer.wpe(t, pass.positions));
+    const auto words = pass.with_virtual(t, transformer.wte(t, t.keep(std::span<const std::int32_t>(batch.ids))));
+    auto x = add(t, words, transformer.wpe(t, pass.positions));
     for (auto& layer : transformer.h) {
       if (layer.number < checkpointed_layers && cache == nullptr)
         x = checkpoint(t, x, [&layer, pass](tape<T>& inner, const var<T, 2>& in) { return layer(inner, in, pass); });
       else
         x = layer(t, x, pass);
     }
-    if (cache != nullptr) cache->advance(batch.tokens());
-    return transformer.ln_f(t, x);
+    pass.advance_cache();
+    return transformer.ln_f(t, pass.without_virtual(t, x));
   }
 
   /// Scores of every token of the vocabulary: (rows of x, vocab_size).
@@ -160,11 +162,13 @@ struct gpt2 {
     const auto scope = t.scope("lm_head");
     return linear(t, x, transformer.wte.weight);
   }
-  var<T, 2> logits(tape<T>& t, const token_batch& batch) { return logits(t, hidden(t, batch)); }
+  var<T, 2> logits(tape<T>& t, const token_batch& batch, virtual_tokens<T> before = {}) {
+    return logits(t, hidden(t, batch, nullptr, before));
+  }
 
   /// The mean negative log-likelihood of the batch's labels, in nats. The logits never exist all at once.
-  var<T, 0> loss(tape<T>& t, const token_batch& batch) {
-    const auto x = hidden(t, batch);
+  var<T, 0> loss(tape<T>& t, const token_batch& batch, virtual_tokens<T> before = {}) {
+    const auto x = hidden(t, batch, nullptr, before);
     const auto labels = t.keep(std::span<const std::int32_t>(batch.labels));
     const auto scope = t.scope("lm_head");
     return linear_cross_entropy(t, x, transformer.wte.weight, labels);
@@ -172,6 +176,7 @@ struct gpt2 {
 
   /// An empty cache for generation of up to `capacity` tokens.
   kv_cache<T> make_cache(index_t capacity) const { return kv_cache<T>(config.num_hidden_layers, config.hidden_size, capacity); }
+  embedding_module<T>& token_embeddings() { return transformer.wte; }
 };
 
 }  // namespace graft

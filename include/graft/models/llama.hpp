@@ -194,19 +194,20 @@ struct llama {
   static constexpr std::string_view layers_scope = "model.layers";  // what a meter calls them; the number follows
 
   /// The last hidden states, normalised: (tokens, hidden_size). With a cache the batch is the continuation of its one
-  /// sequence; nothing may be trained then. Throws shape_error beyond max_position_embeddings or the vocabulary.
-  var<T, 2> hidden(tape<T>& t, const token_batch& batch, kv_cache<T>* cache = nullptr) {
-    const llama_pass<T> pass = begin(t, batch, cache);
+  /// sequence; nothing may be trained then. Virtual tokens may stand before those of the batch; their rows are no part of the result.
+  /// Throws shape_error beyond max_position_embeddings or the vocabulary.
+  var<T, 2> hidden(tape<T>& t, const token_batch& batch, kv_cache<T>* cache = nullptr, virtual_tokens<T> before = {}) {
+    const llama_pass<T> pass = begin(t, batch, cache, before);
     const auto scope = t.scope("model");
-    auto x = model.embed_tokens(t, t.keep(std::span<const std::int32_t>(batch.ids)));
+    auto x = pass.with_virtual(t, model.embed_tokens(t, t.keep(std::span<const std::int32_t>(batch.ids))));
     for (auto& layer : model.layers) {
       if (layer.number < checkpointed_layers && cache == nullptr)
         x = checkpoint(t, x, [&layer, pass](tape<T>& inner, const var<T, 2>& in) { return layer(inner, in, pass); });
       else
         x = layer(t, x, pass);
     }
-    if (cache != nullptr) cache->advance(batch.tokens());
-    return model.norm(t, x);
+    pass.advance_cache();
+    return model.norm(t, pass.without_virtual(t, x));
   }
 
   /// Scores of every token of the vocabulary: (rows of x, vocab_size).
@@ -214,11 +215,13 @@ struct llama {
     const auto scope = t.scope("lm_head");
     return lm_head ? (*lm_head)(t, x) : linear(t, x, model.embed_tokens.weight);
   }
-  var<T, 2> logits(tape<T>& t, const token_batch& batch) { return logits(t, hidden(t, batch)); }
+  var<T, 2> logits(tape<T>& t, const token_batch& batch, virtual_tokens<T> before = {}) {
+    return logits(t, hidden(t, batch, nullptr, before));
+  }
 
   /// The mean negative log-likelihood of the batch's labels, in nats. The logits never exist all at once.
-  var<T, 0> loss(tape<T>& t, const token_batch& batch) {
-    const auto x = hidden(t, batch);
+  var<T, 0> loss(tape<T>& t, const token_batch& batch, virtual_tokens<T> before = {}) {
+    const auto x = hidden(t, batch, nullptr, before);
     const auto labels = t.keep(std::span<const std::int32_t>(batch.labels));
     const auto scope = t.scope("lm_head");
     if (lm_head && (!lm_head->adapters.empty() || lm_head->bias)) return cross_entropy(t, (*lm_head)(t, x), labels);
@@ -229,10 +232,11 @@ struct llama {
   kv_cache<T> make_cache(index_t capacity) const {
     return kv_cache<T>(config.num_hidden_layers, config.num_key_value_heads * config.head_dim, capacity);
   }
+  embedding_module<T>& token_embeddings() { return model.embed_tokens; }
 
  private:
-  llama_pass<T> begin(tape<T>& t, const token_batch& batch, kv_cache<T>* cache) {
-    llama_pass<T> pass(t, batch, cache, config.max_position_embeddings, "llama");
+  llama_pass<T> begin(tape<T>& t, const token_batch& batch, kv_cache<T>* cache, virtual_tokens<T> before) {
+    llama_pass<T> pass(t, batch, cache, config.max_position_embeddings, "llama", before);
     rotary_.cover(pass.last_position() + 1);
     pass.cosine = rotary_.cosine();
     pass.sine = rotary_.sine();
