@@ -168,51 +168,46 @@ peft_config read_peft_config(const json_node& root) {
 /// Throws format_error for names that are not UTF-8.
 template <class = void>
 std::string write_peft_config(const peft_config& c, const std::map<std::string, index_t>& ranks = {}) {
-  std::string text;
-  const auto add = [&](std::string_view key, const auto& value) {
-    text += concat(text.empty() ? "{\n  \"" : ",\n  \"", key, "\": ", value);
-  };
-  const auto written = [](const auto& value) { return detail::json_text(value, "adapter_config.json"); };
-  const auto or_null = [&](const auto& value) { return value.empty() ? std::string("null") : written(value); };
-  add("base_model_name_or_path", or_null(c.base_model_name));
-  if (c.type != peft_type::ia3) add("bias", written(c.trains_biases ? "all" : "none"));
-  add("fan_in_fan_out", written(false));
-  add("inference_mode", written(true));
-  add("modules_to_save", or_null(c.modules_to_save));
-  add("peft_type", written(std::string(detail::name_of(c.type))));
-  add("target_modules", written(c.target_modules));
-  add("task_type", or_null(c.task_type));
+  detail::json_object_text out("adapter_config.json");
+  out.add_or_null("base_model_name_or_path", c.base_model_name);
+  if (c.type != peft_type::ia3) out.add("bias", c.trains_biases ? "all" : "none");
+  out.add("fan_in_fan_out", false);
+  out.add("inference_mode", true);
+  out.add_or_null("modules_to_save", c.modules_to_save);
+  out.add("peft_type", std::string(detail::name_of(c.type)));
+  out.add("target_modules", c.target_modules);
+  out.add_or_null("task_type", c.task_type);
   if (c.type == peft_type::lora) {
-    add("alpha_pattern", written(std::map<std::string, double>(c.alpha_pattern.begin(), c.alpha_pattern.end())));
-    add("init_lora_weights", written(true));
-    add("lora_alpha", written(c.lora.alpha));
-    add("lora_dropout", written(c.lora.dropout));
-    add("r", written(c.lora.rank));
-    add("rank_pattern", written(ranks));
-    add("use_dora", written(c.dora));
-    add("use_rslora", written(c.lora.rank_stabilised));
+    out.add("alpha_pattern", std::map<std::string, double>(c.alpha_pattern.begin(), c.alpha_pattern.end()));
+    out.add("init_lora_weights", true);
+    out.add("lora_alpha", c.lora.alpha);
+    out.add("lora_dropout", c.lora.dropout);
+    out.add("r", c.lora.rank);
+    out.add("rank_pattern", ranks);
+    out.add("use_dora", c.dora);
+    out.add("use_rslora", c.lora.rank_stabilised);
   }
   if (c.type == peft_type::ia3) {
-    add("feedforward_modules", written(c.ia3.feedforward));
-    add("init_ia3_weights", written(true));
+    out.add("feedforward_modules", c.ia3.feedforward);
+    out.add("init_ia3_weights", true);
   }
   if (c.type == peft_type::vera) {
-    add("d_initial", written(c.vera.d_initial));
-    add("projection_prng_key", written(index_t{0}));
-    add("r", written(c.vera.rank));
-    add("save_projection", written(true));
-    add("vera_dropout", written(c.vera.dropout));
+    out.add("d_initial", c.vera.d_initial);
+    out.add("projection_prng_key", index_t{0});
+    out.add("r", c.vera.rank);
+    out.add("save_projection", true);
+    out.add("vera_dropout", c.vera.dropout);
   }
   if (c.type == peft_type::oft) {
-    add("block_share", written(c.oft.shared));
-    add("coft", written(false));
-    add("init_weights", written(true));
-    add("module_dropout", written(0.0));
-    add("oft_block_size", written(c.oft.size));
-    add("r", written(c.oft.count));
-    add("use_cayley_neumann", written(false));
+    out.add("block_share", c.oft.shared);
+    out.add("coft", false);
+    out.add("init_weights", true);
+    out.add("module_dropout", 0.0);
+    out.add("oft_block_size", c.oft.size);
+    out.add("r", c.oft.count);
+    out.add("use_cayley_neumann", false);
   }
-  return text + "\n}\n";
+  return out.str();
 }
 
 }  // namespace graft

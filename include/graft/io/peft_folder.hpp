@@ -8,11 +8,10 @@
 #include <set>
 #include <string>
 #include <string_view>
-#include <system_error>
 #include <utility>
 #include <vector>
 
-#include "graft/io/atomic_file.hpp"
+#include "graft/io/detail/weights_folder.hpp"
 #include "graft/io/checkpoint.hpp"
 #include "graft/io/peft_layers.hpp"
 #include "graft/peft/attach.hpp"
@@ -158,19 +157,7 @@ void save_peft(M& model, const std::filesystem::path& folder, const save_peft_op
     for (const auto& [part, values] : layer.parts) state.items.emplace_back(concat(detail::peft_prefix, path, '.', part), values);
   detail::store_projections(model, o.name, state);
   detail::store_base(model, adapted, state, config);
-  const auto arrays = view(state);
-  const auto plan = detail::plan_safetensors(arrays, state.metadata);
-  const std::string settings_text = write_peft_config(config, ranks);
-  std::error_code failure;
-  std::filesystem::create_directories(folder, failure);
-  if (failure) throw_error<io_error>("cannot make the folder \"", folder.string(), "\": ", failure.message());
-  detail::temporary_file weights(folder / "adapter_model.safetensors"), settings(folder / "adapter_config.json");
-  detail::write_safetensors(plan, [&](std::span<const std::byte> part) { weights.write(part); });
-  settings.write(std::as_bytes(std::span(settings_text)));
-  weights.complete();
-  settings.complete();
-  weights.take_place();
-  settings.take_place();
+  detail::write_weights_folder(folder, detail::adapter_files, view(state), state.metadata, write_peft_config(config, ranks));
 }
 
 /// Attaches the adapter in a folder. Which layers get one follows from the file's tensors. Throws format_error when the

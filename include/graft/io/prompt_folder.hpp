@@ -22,7 +22,7 @@ inline constexpr index_t most_virtual_tokens = 1 << 16, widest_prompt = 1 << 20,
 
 /// One matrix under the key of both types, and settings that PEFT would otherwise take from the model.
 template <class = void>
-void write_prompt_folder(const std::filesystem::path& folder, array rows, adapter_settings_text settings, index_t token_dim, index_t layers,
+void write_prompt_folder(const std::filesystem::path& folder, array rows, json_object_text settings, index_t token_dim, index_t layers,
                          index_t heads) {
   settings.add("num_virtual_tokens", rows.shape[0]);
   settings.add("num_transformer_submodules", index_t{1});
@@ -61,7 +61,7 @@ tensor<T, 2> read_prompt_rows(const std::filesystem::path& folder, const json_no
 template <module M>
 void save_prompt(const prompted<M>& model, const std::filesystem::path& folder, const adapter_folder_options& o = {}) {
   using T = typename M::value_type;
-  detail::adapter_settings_text settings("PROMPT_TUNING", o);
+  auto settings = detail::adapter_settings_text("PROMPT_TUNING", o);
   settings.add("prompt_tuning_init", "RANDOM");
   detail::write_prompt_folder(folder, to_array<T, 2>(model.prompt.embeddings.view()), std::move(settings), model.prompt.width(),
                               model.config.num_hidden_layers, model.config.num_attention_heads);
@@ -88,7 +88,7 @@ void save_prefix(const prefixed<M>& model, const std::filesystem::path& folder, 
       std::copy_n(&p.rows[i].view()(r, 0), p.width(), &rows(r, static_cast<index_t>(i) * p.width()));
   index_t heads = model.config.num_attention_heads;
   if constexpr (requires { model.config.num_key_value_heads; }) heads = model.config.num_key_value_heads;
-  detail::adapter_settings_text settings("PREFIX_TUNING", o);
+  auto settings = detail::adapter_settings_text("PREFIX_TUNING", o);
   settings.add("prefix_projection", false);
   detail::write_prompt_folder(folder, to_array<T, 2>(rows.view()), std::move(settings), p.width(), p.layers(), heads);
 }

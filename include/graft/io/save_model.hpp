@@ -8,14 +8,12 @@
 #include <map>
 #include <string>
 #include <string_view>
-#include <system_error>
 #include <utility>
 #include <vector>
 
 #include "graft/core/finite.hpp"
-#include "graft/io/atomic_file.hpp"
 #include "graft/io/detail/json_text.hpp"
-#include "graft/io/safetensors.hpp"
+#include "graft/io/detail/weights_folder.hpp"
 #include "graft/models/bert.hpp"
 #include "graft/models/llama.hpp"
 #include "graft/nn/filter.hpp"
@@ -36,18 +34,6 @@ template <class = void>
 std::string write_bert_config(const bert_config& c, dtype type = dtype::f32, index_t labels = 0);
 
 namespace detail {
-
-/// The members of a JSON object, one a line.
-class json_object_text {
- public:
-  void add(std::string_view key, const auto& value) { add_text(key, json_text(value, "config.json")); }
-  void add(std::string_view key, const char* value) { add(key, std::string_view(value)); }
-  void add_text(std::string_view key, std::string_view value) { text_ += concat(text_.empty() ? "{\n  \"" : ",\n  \"", key, "\": ", value); }
-  std::string finish() const { return text_ + "\n}\n"; }
-
- private:
-  std::string text_;
-};
 
 template <class = void>
 std::string_view torch_name(dtype type) {
@@ -120,22 +106,11 @@ records<frozen_array> merged_weights(M& model, dtype type) {
   return arrays;
 }
 
-/// Both files are on the disk before either takes its place.
 template <class = void>
 void write_model_folder(const std::filesystem::path& folder, std::string_view config, const records<frozen_array>& arrays) {
   records<array_ref> items;
   for (const auto& [name, a] : arrays) items.emplace_back(name, array_ref(a.type(), {a.shape().begin(), a.shape().end()}, a.bytes()));
-  const auto plan = plan_safetensors(items, {{"format", "pt"}});
-  std::error_code failure;
-  std::filesystem::create_directories(folder, failure);
-  if (failure) throw_error<io_error>("cannot make the folder \"", folder.string(), "\": ", failure.message());
-  temporary_file weights(folder / "model.safetensors"), settings(folder / "config.json");
-  write_safetensors(plan, [&](std::span<const std::byte> part) { weights.write(part); });
-  settings.write(std::as_bytes(std::span(config)));
-  weights.complete();
-  settings.complete();
-  weights.take_place();
-  settings.take_place();
+  write_weights_folder(folder, model_files, items, {{"format", "pt"}}, config);
 }
 
 }  // namespace detail
@@ -147,7 +122,7 @@ std::string write_llama_config(const llama_config& c, dtype type) {
   if (c.qkv_bias < c.output_bias || (qwen2 && c.mlp_bias))
     throw_error<option_error>("save_model: no published kind of model has ", c.qkv_bias ? "" : "no ", "biases on q, k and v, ", c.output_bias ? "" : "no ",
                               "bias on the attention's output and ", c.mlp_bias ? "" : "no ", "biases in the feed-forward part");
-  detail::json_object_text out;
+  detail::json_object_text out("config.json");
   out.add("architectures", std::vector<std::string>{qwen2 ? "Qwen2ForCausalLM" : "LlamaForCausalLM"});
   out.add("model_type", qwen2 ? "qwen2" : "llama");
   detail::add_sizes(out, c);
@@ -167,13 +142,13 @@ std::string write_llama_config(const llama_config& c, dtype type) {
   out.add_text("bos_token_id", c.bos_token_id ? std::to_string(*c.bos_token_id) : "null");
   out.add_text("eos_token_id", detail::token_text(c.eos_token_ids));
   out.add("torch_dtype", detail::torch_name(type));
-  return out.finish();
+  return out.str();
 }
 
 template <class>
 std::string write_bert_config(const bert_config& c, dtype type, index_t labels) {
   c.validate();
-  detail::json_object_text out;
+  detail::json_object_text out("config.json");
   out.add("architectures", std::vector<std::string>{labels > 0 ? "BertForSequenceClassification" : "BertModel"});
   out.add("model_type", "bert");
   detail::add_sizes(out, c);
@@ -191,7 +166,7 @@ std::string write_bert_config(const bert_config& c, dtype type, index_t labels) 
     out.add_text("label2id", concat("{", numbers, "}"));
   }
   out.add("torch_dtype", detail::torch_name(type));
-  return out.finish();
+  return out.str();
 }
 
 /// Writes the model with all its adapters folded in; the model itself stays as it is. A tied head is not written. The folder

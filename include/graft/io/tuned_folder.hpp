@@ -64,7 +64,7 @@ void save_tuned_norms(M& model, const std::filesystem::path& folder, const adapt
     name = concat("base_model.model.", name.substr(0, end), ".ln_tuning_layers", name.substr(end));
   }
   state.metadata = {{"format", "pt"}};
-  detail::adapter_settings_text settings("LN_TUNING", o);
+  auto settings = detail::adapter_settings_text("LN_TUNING", o);
   settings.add("target_modules", detail::short_names(tuned, modules));
   detail::write_adapter_folder(folder, state, settings.str());
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The two files of a PEFT folder that holds no layers' adapters: settings written and read with care, both files put in place together.
+// The two files of a PEFT folder that holds no layers' adapters: settings written and read with care.
 // Read next: io/tuned_folder.hpp, io/prompt_folder.hpp.
 #pragma once
 #include <algorithm>
@@ -7,13 +7,12 @@
 #include <initializer_list>
 #include <string>
 #include <string_view>
-#include <system_error>
 #include <vector>
 
-#include "graft/io/atomic_file.hpp"
 #include "graft/io/detail/json_text.hpp"
+#include "graft/io/detail/weights_folder.hpp"
 #include "graft/io/json.hpp"
-#include "graft/io/safetensors.hpp"
+#include "graft/nn/state.hpp"
 
 namespace graft {
 
@@ -25,39 +24,20 @@ struct adapter_folder_options {
 
 namespace detail {
 
-/// The text of an adapter_config.json, key by key.
-class adapter_settings_text {
- public:
-  adapter_settings_text(std::string_view peft_type, const adapter_folder_options& o) {
-    name("base_model_name_or_path", o.base_model_name);
-    add("inference_mode", true);
-    add("peft_type", peft_type);
-    name("task_type", o.task_type);
-  }
-  template <class V>
-  void add(std::string_view key, const V& value) { put(key, json_text(value, "adapter_config.json")); }
-  std::string str() const { return text_ + "\n}\n"; }
+/// What every adapter_config.json begins with.
+template <class = void>
+json_object_text adapter_settings_text(std::string_view peft_type, const adapter_folder_options& o) {
+  json_object_text settings(adapter_files.settings);
+  settings.add_or_null("base_model_name_or_path", o.base_model_name);
+  settings.add("inference_mode", true);
+  settings.add("peft_type", peft_type);
+  settings.add_or_null("task_type", o.task_type);
+  return settings;
+}
 
- private:
-  void put(std::string_view key, std::string_view value) { text_ += concat(text_.empty() ? "{\n  \"" : ",\n  \"", key, "\": ", value); }
-  void name(std::string_view key, const std::string& value) { put(key, value.empty() ? "null" : json_text(value, "adapter_config.json")); }
-  std::string text_;
-};
-
-/// Writes both files of the folder, which is made if need be. Both are on the disk before either takes its place. Throws io_error.
 template <class = void>
 void write_adapter_folder(const std::filesystem::path& folder, const state_dict& state, const std::string& settings_text) {
-  const auto plan = plan_safetensors(records<array_ref>(state.items.begin(), state.items.end()), state.metadata);
-  std::error_code failure;
-  std::filesystem::create_directories(folder, failure);
-  if (failure) throw_error<io_error>("cannot make the folder \"", folder.string(), "\": ", failure.message());
-  temporary_file weights(folder / "adapter_model.safetensors"), settings(folder / "adapter_config.json");
-  write_safetensors(plan, [&](std::span<const std::byte> part) { weights.write(part); });
-  settings.write(std::as_bytes(std::span(settings_text)));
-  weights.complete();
-  settings.complete();
-  weights.take_place();
-  settings.take_place();
+  write_weights_folder(folder, adapter_files, view(state), state.metadata, settings_text);
 }
 
 /// The adapter_config.json of a folder of this type. Throws format_error naming file and key for another type, and for settings beyond

@@ -56,4 +56,20 @@ std::string json_text(const std::map<std::string, T>& members, std::string_view 
   return text.empty() ? "{}" : text + "}";
 }
 
+/// The text of a file that is one JSON object, a member a line.
+class json_object_text {
+ public:
+  explicit json_object_text(std::string_view file) : file_(file) {}
+  void add(std::string_view key, const auto& value) { add_text(key, json_text(value, file_)); }
+  void add(std::string_view key, const char* value) { add(key, std::string_view(value)); }
+  /// null where the value is empty.
+  void add_or_null(std::string_view key, const auto& value) { add_text(key, value.empty() ? "null" : json_text(value, file_)); }
+  void add_text(std::string_view key, std::string_view value) { text_ += concat(text_.empty() ? "{\n  \"" : ",\n  \"", key, "\": ", value); }
+  std::string str() const { return text_ + "\n}\n"; }
+
+ private:
+  std::string_view file_;
+  std::string text_;
+};
+
 }  // namespace graft::detail
