@@ -35,6 +35,7 @@
 #include "graft/peft/compound.hpp"
 #include "graft/peft/dora.hpp"
 #include "graft/peft/dual.hpp"
+#include "graft/peft/embedding_lora.hpp"
 #include "graft/peft/gated.hpp"
 #include "graft/peft/ia3.hpp"
 #include "graft/peft/prefix.hpp"

@@ -13,10 +13,7 @@ namespace {
 llama<double> llama_with_biases() {
   auto config = test::small_llama_config(2);
   config.qkv_bias = true;
-  llama<double> model(config);
-  initialize(model, 3, 0.15);
-  freeze(model);
-  return model;
+  return test::small_llama<double>(config, 3);
 }
 
 template <class M>

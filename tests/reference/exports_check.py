@@ -16,7 +16,7 @@ import torch
 import transformers
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "bench" / "end_to_end"))
-sys.dont_write_bytecode = True  # nothing beside the sources
+from checks import check, difference, failures
 from gguf_model import NAMES, interleaved, write_gguf
 
 try:
@@ -25,21 +25,6 @@ except ImportError:
     llama_cpp = None
 
 ROW = [5, 17, 3, 88, 41, 2, 96, 7, 7, 30, 12, 60]
-failures = []
-
-
-def check(name, value, limit):
-    good = value <= limit
-    print(f"  {'ok  ' if good else 'FAIL'} {name}: {value:.3g} (limit {limit:g})", flush=True)
-    if not good:
-        failures.append(name)
-
-
-def difference(ours, theirs):
-    """Largest difference relative to the largest reference."""
-    if ours.shape != theirs.shape:
-        return math.inf
-    return ((ours - theirs).abs().max() / theirs.abs().max()).item()
 
 
 def logits(model):

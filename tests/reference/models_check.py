@@ -16,23 +16,7 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-failures = []
-
-
-def check(name, value, limit, unit=""):
-    good = value <= limit
-    print(f"  {'ok  ' if good else 'FAIL'} {name}: {value:.3g}{unit} (limit {limit:g})", flush=True)
-    if not good:
-        failures.append(name)
-
-
-def difference(ours, theirs):
-    """Largest difference relative to the largest reference."""
-    theirs = theirs.detach().double().reshape(-1)
-    ours = ours.double().reshape(-1)
-    if ours.shape != theirs.shape:
-        return math.inf
-    return ((ours - theirs).abs().max() / theirs.abs().max().clamp_min(1e-30)).item()
+from checks import check, difference, failures
 
 
 class Checks:
@@ -128,6 +112,7 @@ class Checks:
             "ia3": peft.IA3Config(target_modules=["k_proj", "v_proj", "down_proj"], feedforward_modules=["down_proj"]),
             "vera": peft.VeraConfig(r=12, target_modules=["q_proj", "up_proj", "down_proj"], projection_prng_key=3),
             "oft": peft.OFTConfig(oft_block_size=4, target_modules=["q_proj", "v_proj", "down_proj"], bias="all", use_cayley_neumann=False),
+            "embedding": lora(r=3, lora_alpha=5, target_modules=["embed_tokens", "q_proj"], rank_pattern={"embed_tokens": 2}),
             "oft-shared": peft.OFTConfig(r=4, oft_block_size=0, block_share=True, target_modules="all-linear", use_cayley_neumann=False),
         }
 
@@ -137,6 +122,7 @@ class Checks:
         return {
             "lora": lora(r=4, lora_alpha=6, target_modules=["c_attn"], fan_in_fan_out=True),
             "patterns": lora(r=4, lora_alpha=8, target_modules=["c_attn", "c_proj"], fan_in_fan_out=True, rank_pattern={"mlp.c_proj": 2}, alpha_pattern={"c_attn": 3}),
+            "embedding": lora(r=4, lora_alpha=6, use_rslora=True, target_modules=["wte", "wpe"]),
             "dora-biases": lora(r=3, use_rslora=True, use_dora=True, target_modules="all-linear", fan_in_fan_out=True, bias="all"),
             "ia3": peft.IA3Config(target_modules=["c_attn", "mlp.c_proj"], feedforward_modules=["mlp.c_proj"], fan_in_fan_out=True),
             "vera": peft.VeraConfig(r=8, target_modules=["c_attn", "c_fc"], fan_in_fan_out=True),
@@ -197,10 +183,11 @@ class Checks:
             if p.grad is None:
                 continue
             ours_key = key.removeprefix("base_model.model.").replace(".modules_to_save.default.", ".").replace(".base_layer.", ".")
-            for part in ("lora_A", "lora_B", "lora_magnitude_vector", "ia3_l", "vera_lambda_b", "vera_lambda_d"):
+            for part in ("lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector", "ia3_l", "vera_lambda_b", "vera_lambda_d"):
                 ours_key = ours_key.replace(f".{part}.default", f".adapters.default.{part}")
             ours_key = ours_key.replace(".oft_R.default.weight", ".adapters.default.rotation")
-            worst = max(worst, difference(ours["grad." + ours_key], p.grad))
+            theirs = p.grad.T if ours_key.endswith("lora_embedding_A") else p.grad  # ours keeps what is looked up together
+            worst = max(worst, difference(ours["grad." + ours_key], theirs))
             seen += 1
         ours_count = sum(k.startswith("grad.") for k in ours)
         check(f"{label}: worst of {seen} gradient tensors", worst if seen == ours_count else math.inf, 1e-4)

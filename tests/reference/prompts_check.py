@@ -12,23 +12,9 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
+from checks import check, difference, failures
+
 ROWS = [[5, 17, 3, 88, 41, 2, 96, 7, 7, 30, 12, 60], [1, 2, 3, 4, 50], [9]]
-failures = []
-
-
-def check(name, value, limit):
-    good = value <= limit
-    print(f"  {'ok  ' if good else 'FAIL'} {name}: {value:.3g} (limit {limit:g})", flush=True)
-    if not good:
-        failures.append(name)
-
-
-def difference(ours, theirs):
-    """Largest difference relative to the largest reference."""
-    theirs, ours = theirs.detach().double().reshape(-1), ours.double().reshape(-1)
-    if ours.shape != theirs.shape:
-        return float("inf")
-    return ((ours - theirs).abs().max() / theirs.abs().max().clamp_min(1e-30)).item()
 
 
 def logits_of(model, row):

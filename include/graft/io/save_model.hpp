@@ -82,6 +82,12 @@ records<frozen_array> merged_weights(M& model, dtype type) {
   records<frozen_array> arrays;
   std::map<std::string, frozen_array, std::less<>> merged;
   std::vector<std::string> slots;  // what lies below is no weight of the published model
+  require_own_head(model, "save_model");
+  visit_embeddings(model, [&](std::string_view path, embedding_module<T>& e) {
+    if (e.adapters.empty()) return;
+    slots.push_back(concat(path, ".adapters."));
+    merged.emplace(concat(path, ".weight"), frozen_array(e.merged()));
+  });
   visit_layers(model, [&](std::string_view path, adapted_linear<T>& layer) {
     if (layer.adapters.empty()) return;
     slots.push_back(concat(path, ".adapters."));

@@ -62,7 +62,8 @@ fitted_lora<T> to_lora(const merged_linear<T>& before, const A& a, index_t rank,
 
 /// Replaces the adapters of one name by LoRA of this rank, where they stand and under their name, and says what each lost. The
 /// new ones can be trained. Memory: three dense copies of a layer a thread. Layers are shared among the executor's threads,
-/// and the result does not depend on their number. Throws option_error when no layer has the name, and as to_lora() does;
+/// and the result does not depend on their number. Throws option_error when no layer has the name, state_error when
+/// an embedding has, and as to_lora() does;
 /// then the model is as it was.
 template <module M>
 low_rank_report convert_to_lora(M& model, std::string_view name, index_t rank, const executor_ref& threads = {}) {
@@ -73,6 +74,7 @@ low_rank_report convert_to_lora(M& model, std::string_view name, index_t rank, c
     std::size_t place;
     std::optional<fitted_lora<T>> made;
   };
+  detail::require_plain_embeddings(model, "convert_to_lora", name);
   std::vector<site> sites;
   visit_layers(model, [&](std::string_view path, adapted_linear<T>& layer) {
     for (std::size_t i = 0; i < layer.adapters.size(); ++i)

@@ -293,6 +293,7 @@ low_rank_report merge_adapters_into(M& model, const std::vector<std::string>& na
   if (names.size() != weights.size()) throw_error<option_error>("merge: ", names.size(), " adapters and ", weights.size(), " weights");
   for (auto n = names.begin(); n != names.end(); ++n)
     if (std::find(names.begin(), n, *n) != n) throw_error<option_error>("merge: \"", *n, "\" is named twice");
+  for (const std::string& name : names) detail::require_plain_embeddings(model, "merge", name);
   std::vector<detail::merge_site<T>> sites;
   visit_layers(model, [&](std::string_view path, adapted_linear<T>& layer) {
     auto site = detail::find_sources(path, layer, names, weights, new_name, o.keep_sources);

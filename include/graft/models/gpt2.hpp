@@ -177,6 +177,7 @@ struct gpt2 {
   /// An empty cache for generation of up to `capacity` tokens.
   kv_cache<T> make_cache(index_t capacity) const { return kv_cache<T>(config.num_hidden_layers, config.hidden_size, capacity); }
   embedding_module<T>& token_embeddings() { return transformer.wte; }
+  bool has_tied_head() const { return true; }
 };
 
 }  // namespace graft

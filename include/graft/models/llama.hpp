@@ -233,6 +233,7 @@ struct llama {
     return kv_cache<T>(config.num_hidden_layers, config.num_key_value_heads * config.head_dim, capacity);
   }
   embedding_module<T>& token_embeddings() { return model.embed_tokens; }
+  bool has_tied_head() const { return !lm_head; }
 
  private:
   llama_pass<T> begin(tape<T>& t, const token_batch& batch, kv_cache<T>* cache, virtual_tokens<T> before) {

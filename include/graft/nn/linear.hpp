@@ -195,26 +195,54 @@ struct adapted_linear {
   }
 };
 
-/// Hands every linear layer of a model, with its path, to a callback.
-template <class T>
-class layer_visitor : public detail::tree_walk<layer_visitor<T>> {
+/// Hands every layer of one type, adapted_linear<T> or embedding_module<T>, with its path, to a callback.
+template <class Layer>
+class layer_visitor : public detail::tree_walk<layer_visitor<Layer>> {
  public:
-  explicit layer_visitor(function_ref<void(std::string_view path, adapted_linear<T>&)> f) : f_(f) {}
+  explicit layer_visitor(function_ref<void(std::string_view path, Layer&)> f) : f_(f) {}
 
+  using T = typename Layer::value_type;
   template <class Member>
-  static constexpr bool takes = std::same_as<Member, adapted_linear<T>>;
+  static constexpr bool takes = std::same_as<Member, Layer>;
   template <class Member>
-  static constexpr bool ignores = std::derived_from<Member, parameter_base<T>>;
-  void leaf(adapted_linear<T>& layer) { f_(this->path(), layer); }
+  static constexpr bool ignores = std::derived_from<Member, parameter_base<T>> || std::same_as<Member, any_adapter<T>>;
+  void leaf(Layer& layer) { f_(this->path(), layer); }
 
  private:
-  function_ref<void(std::string_view, adapted_linear<T>&)> f_;
+  function_ref<void(std::string_view, Layer&)> f_;
 };
 
 template <module M>
 void visit_layers(M& m, function_ref<void(std::string_view, adapted_linear<typename M::value_type>&)> f) {
-  layer_visitor<typename M::value_type> v(f);
+  layer_visitor<adapted_linear<typename M::value_type>> v(f);
   v("", m);
 }
 
+template <module M>
+void visit_embeddings(M& m, function_ref<void(std::string_view, embedding_module<typename M::value_type>&)> f) {
+  layer_visitor<embedding_module<typename M::value_type>> v(f);
+  v("", m);
+}
+
+namespace detail {
+
+/// Throws state_error, naming it, when an embedding has an adapter of this name: `what` knows of linear layers alone.
+template <module M>
+void require_plain_embeddings(M& model, std::string_view what, std::string_view name) {
+  visit_embeddings(model, [&](std::string_view path, embedding_module<typename M::value_type>& e) {
+    for (const auto& a : e.adapters)
+      if (a.name == name)
+        throw_error<state_error>(what, ": the embedding ", path, " has an adapter named \"", a.name, "\", which is of no linear layer");
+  });
+}
+
+/// Throws state_error when a table with adapters is the output layer too: looked up and multiplied by, it would be two tables.
+template <module M>
+void require_own_head(M& model, std::string_view what) {
+  if constexpr (requires { model.has_tied_head(); })
+    if (model.has_tied_head() && !model.token_embeddings().adapters.empty())
+      throw_error<state_error>(what, ": the embedding has an adapter, and its table is the output layer too, which the adapter leaves as it is");
+}
+
+}  // namespace detail
 }  // namespace graft

@@ -42,6 +42,7 @@ namespace detail {
 template <module M, class Take>
 auto gather_adapters(M& model, std::string_view name, Take take) {
   using T = typename M::value_type;
+  require_plain_embeddings(model, "adapters", name);
   adapter_set<T> set{std::string(name), {}};
   visit_layers(model, [&](std::string_view path, adapted_linear<T>& layer) {
     for (auto& a : layer.adapters)
@@ -53,14 +54,15 @@ auto gather_adapters(M& model, std::string_view name, Take take) {
 
 }  // namespace detail
 
-/// A copy of the adapters of this name. Throws option_error when there is none.
+/// A copy of the adapters of this name. Throws option_error when there is none, state_error when an embedding has one: sets hold those
+/// of linear layers.
 template <module M>
 adapter_set<typename M::value_type> copy_adapters(M& model, std::string_view name) {
   return detail::gather_adapters(model, name, [](const auto& a) { return a; });
 }
 
 /// Takes the adapters of this name out of the model, which is then as it was without them; values are moved, not copied. What is
-/// trainable stays so. Optimisers and replicas made before no longer fit. Throws option_error when there is none.
+/// trainable stays so. Optimisers and replicas made before no longer fit. Throws as copy_adapters().
 template <module M>
 adapter_set<typename M::value_type> take_adapters(M& model, std::string_view name) {
   using T = typename M::value_type;

@@ -35,6 +35,15 @@ struct attach_options {
   bias_training bias = bias_training::none;
 };
 
+namespace detail {
+
+template <module M>
+void freeze_but_adapters(M& model) {
+  freeze(model, except(either(tagged("adapter"), either(tagged("shared"), tagged("local")))));
+}
+
+}  // namespace detail
+
 /// Freezes the whole model, then puts make(site) into the slot of every layer the targets name, outermost. Returns how many.
 /// Throws option_error when no layer matches, when a name of the list matches none, or when the adapter's name is taken;
 /// the error lists what the model has. Nothing is attached then.
@@ -66,7 +75,7 @@ index_t attach(M& model, const target_modules& where, Make make, const attach_op
   std::vector<any_adapter<T>> made;
   for (const auto& [path, layer] : chosen)
     made.emplace_back(make(adapter_site{path, layer->inputs(), layer->outputs(), layer->weight.matrix(), random_stream(o.seed).substream(path)}));
-  freeze(model, except(either(tagged("adapter"), either(tagged("shared"), tagged("local")))));
+  detail::freeze_but_adapters(model);
   for (std::size_t i = 0; i < chosen.size(); ++i) chosen[i].second->adapters.push_back({o.name, std::move(made[i])});
   if (o.bias == bias_training::all) unfreeze(model, both(tagged("base"), [](const auto& p) { return p.path == "bias" || p.path.ends_with(".bias"); }));
   if (o.bias == bias_training::adapted)
@@ -115,23 +124,33 @@ index_t attach(M& model, const target_modules& where, const lora_options& lora_o
   return attach(model, where, [&](const adapter_site& s) { return lora<T>(s.in, s.out, lora_o, s.random); }, o);
 }
 
-/// Removes the adapters of this name; returns how many.
+/// Removes the adapters of this name, of linear layers and embeddings; returns how many.
 template <module M>
 index_t detach(M& model, std::string_view name = "default") {
   index_t removed = 0;
   visit_layers(model, [&](std::string_view, adapted_linear<typename M::value_type>& layer) {
     removed += static_cast<index_t>(std::erase_if(layer.adapters, [&](const auto& a) { return a.name == name; }));
   });
+  visit_embeddings(model, [&](std::string_view, embedding_module<typename M::value_type>& e) {
+    removed += static_cast<index_t>(std::erase_if(e.adapters, [&](const auto& a) { return a.name == name; }));
+  });
   return removed;
 }
 
 namespace detail {
 
-/// Gives every adapted layer its merged weight, stored by store(path, layer, dense), and empties the slots.
+/// Gives every adapted layer and embedding its merged weight, stored by store(path, weight, dense), and empties the slots.
 template <module M, class Store>
 index_t merge_layers(M& model, Store store) {
   using T = typename M::value_type;
+  require_own_head(model, "merge_adapters");
   index_t merged = 0;
+  visit_embeddings(model, [&](std::string_view path, embedding_module<T>& e) {
+    if (e.adapters.empty()) return;
+    store(path, e.weight, e.merged());
+    e.adapters.clear();
+    ++merged;
+  });
   visit_layers(model, [&](std::string_view path, adapted_linear<T>& layer) {
     if (layer.adapters.empty()) return;
     auto m = layer.merged();
@@ -161,8 +180,9 @@ double relative_distance(tensor_view<const T, 2> a, tensor_view<const T, 2> b) {
 }  // namespace detail
 
 /// Replaces every adapted layer's weight by a new dense one of the compute type, with its adapters folded in, and empties the
-/// slots. Returns how many layers changed. Memory: a dense copy of each. The old weights, which others may share, stay as
-/// they are. Nothing is rounded but the sums: see below for weights that should stay small.
+/// slots; embeddings likewise. Returns how many layers changed. Memory: a dense copy of each. The old weights, which others may share, stay as
+/// they are. Nothing is rounded but the sums: see below for weights that should stay small. Throws state_error when an adapted embedding
+/// is the output layer too.
 template <module M>
 index_t merge_adapters(M& model) {
   using T = typename M::value_type;
