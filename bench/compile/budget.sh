@@ -23,7 +23,7 @@ budget() {
     graft.hpp | io.hpp | text.hpp | linalg.hpp | precompiled.hpp) echo 3.0 ;;
     core/* | version.hpp) echo 0.5 ;;
     io/*) echo 2.6 ;;      # the JSON parser and one second
-    linalg/* | methods/merge.hpp | methods/convert.hpp) echo 3.0 ;;  # Eigen
+    linalg/* | methods/merge.hpp | methods/convert.hpp | methods/lora_inits.hpp) echo 3.0 ;;  # Eigen
     tests/*) echo 12 ;;
     *) echo 1.5 ;;         # xsimd and kernels
   esac
@@ -33,7 +33,7 @@ budget() {
 dependency() {
   case $1 in
     io.hpp | io/*) echo nlohmann/json.hpp ;;
-    linalg.hpp | linalg/* | methods/merge.hpp | methods/convert.hpp) echo Eigen/Core ;;
+    linalg.hpp | linalg/* | methods/merge.hpp | methods/convert.hpp | methods/lora_inits.hpp) echo Eigen/Core ;;
     text.hpp | text/*) echo utf8proc.h ;;
     *) echo cstddef ;;
   esac

@@ -47,11 +47,13 @@ namespace detail {
 inline constexpr std::array<std::pair<std::string_view, peft_type>, 4> peft_types{
     {{"LORA", peft_type::lora}, {"IA3", peft_type::ia3}, {"VERA", peft_type::vera}, {"OFT", peft_type::oft}}};
 
-inline std::string_view name_of(peft_type type) { return std::ranges::find(peft_types, type, &std::pair<std::string_view, peft_type>::second)->first; }
+template <class = void>
+std::string_view name_of(peft_type type) { return std::ranges::find(peft_types, type, &std::pair<std::string_view, peft_type>::second)->first; }
 
 /// Keys without a bearing on inference, and keys this reader handles. Any other key must be null, false or empty: dropping
 /// what is unknown could change the numbers in silence.
-inline bool is_known_peft_key(peft_type type, std::string_view key) {
+template <class = void>
+bool is_known_peft_key(peft_type type, std::string_view key) {
   static constexpr std::array<std::string_view, 14> always{
       "peft_type", "task_type", "auto_mapping", "base_model_name_or_path", "revision", "peft_version", "inference_mode", "target_modules",
       "exclude_modules", "layers_to_transform", "layers_pattern", "modules_to_save", "fan_in_fan_out", "bias"};

@@ -45,6 +45,7 @@ struct peft_arrays {
  private:
   /// "a.b.lora_A.weight" is module "a.b" and part "lora_A", also with the adapter's name left in or without ".weight". No part for
   /// other keys.
+  template <class = void>
   static std::pair<std::string_view, std::string_view> split(std::string_view key) {
     static constexpr std::array<std::string_view, 9> parts{"lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector", "ia3_l", "vera_lambda_b", "vera_lambda_d", "oft_R"};
     for (const std::string_view part : parts)
@@ -57,6 +58,7 @@ struct peft_arrays {
     return {};
   }
   /// PEFT puts the module it wraps below the wrapper: "a.b.base_layer.bias" is "a.b.bias" of the model.
+  template <class = void>
   static std::string parameter_path(std::string_view name) {
     constexpr std::string_view wrapped = ".base_layer.";
     const auto at = name.find(wrapped);

@@ -30,6 +30,7 @@ class subset_tables {
  public:
   subset_tables() = default;
   /// n >= K >= 1. Memory: about 3 k + 2 n k / (n - k) numbers of 32 bits a subset.
+  template <class = void>
   subset_tables(index_t n, index_t most) : n_(n), levels_(static_cast<std::size_t>(most) + 1) {
     for (index_t k = 0; k <= most; ++k) {
       list_members(k);
@@ -64,6 +65,7 @@ class subset_tables {
   };
   const tables& level(index_t k) const noexcept { return levels_[static_cast<std::size_t>(k)]; }
 
+  template <class = void>
   void list_members(index_t k) {
     tables& t = levels_[static_cast<std::size_t>(k)];
     t.count = binomial(n_, k);
@@ -81,6 +83,7 @@ class subset_tables {
   }
 
   /// Lexicographic number of a subset of k without the element at `skipped`.
+  template <class = void>
   index_t number_without(index_t k, const std::int32_t* s, index_t skipped) const noexcept {
     index_t number = 0, before = -1, left = k - 1;
     for (index_t i = 0; i < k; ++i) {
@@ -92,6 +95,7 @@ class subset_tables {
     return number;
   }
 
+  template <class = void>
   void relate(index_t k) {
     tables& t = levels_[static_cast<std::size_t>(k)];
     t.without.resize(t.members.size());

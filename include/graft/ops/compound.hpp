@@ -23,6 +23,7 @@ class compound_layout {
 
   /// Takes the largest base size n whose compounds fit a block. `offset` moves all blocks along, around the end of the d
   /// coordinates. Throws option_error when no such rotation exists, naming what is wrong.
+  template <class = void>
   compound_layout(index_t d, index_t blocks, std::vector<index_t> orders, bool shared, index_t offset)
       : d_(d), blocks_(blocks), shared_(shared), orders_(std::move(orders)) {
     check_orders(orders_);
@@ -49,6 +50,7 @@ class compound_layout {
   }
 
   /// Throws option_error unless the orders are some, all at least 1, none twice.
+  template <class = void>
   static void check_orders(const std::vector<index_t>& orders) {
     if (orders.empty()) throw_error<option_error>("compound: no orders, expected at least one");
     for (std::size_t i = 0; i < orders.size(); ++i) {
@@ -89,6 +91,7 @@ class compound_layout {
     }
     return sum;
   }
+  template <class = void>
   void add_kept(index_t first, index_t last) {
     if (first >= last) return;
     if (first < d_ && last > d_) kept_.push_back({first, d_}), kept_.push_back({0, last - d_});

@@ -25,6 +25,7 @@ struct compound_options {
   double dropout = 0;                // in [0, 1): how often the whole rotation is left out of a call while training
 
   /// What the layer's size has no part in; the rest is checked when the size is known.
+  template <class = void>
   void validate() const {
     if (blocks < 1) throw_error<option_error>("compound: ", blocks, " blocks, expected at least 1");
     compound_layout::check_orders(orders);
@@ -34,6 +35,7 @@ struct compound_options {
       throw_error<option_error>("compound: the sandwich route serves order 2, which is not among the orders");
   }
   /// The blocks and base sizes for a layer. Throws option_error where they do not fit it.
+  template <class = void>
   std::shared_ptr<const compound_layout> layout(index_t in, index_t out) const {
     validate();
     auto l = std::make_shared<compound_layout>(rotate == side::output ? out : in, blocks, orders, shared, offset);
