@@ -1,0 +1,1 @@
+#include <io/peft_folder.hpp>

@@ -1,0 +1,1 @@
+#include <io/save_model.hpp>
