@@ -1,1 +1,0 @@
-#include <graft.hpp>

@@ -1,1 +1,0 @@
-#include <peft/served.hpp>

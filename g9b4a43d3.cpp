@@ -1,1 +1,0 @@
-#include <io/peft_folder.hpp>

@@ -1,1 +1,0 @@
-#include <io/save_model.hpp>
