@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "graft/peft/attach.hpp"
 
+#include "graft/peft/bottleneck.hpp"
 #include "support/catch.hpp"
 #include "support/models.hpp"
 #include "support/near.hpp"
@@ -79,6 +80,25 @@ TEST_CASE("merging empties the slots, and detaching brings the base back") {
   CHECK(trainable(merged).empty());
   CHECK(detach(model) == 21);
   CHECK(test::equal_bits(logits(model), base));
+}
+
+TEST_CASE("where an adapter cannot be merged, nothing is") {
+  context ctx;
+  const auto batch = test::random_batch({9});
+  const auto logits = [&](llama<float>& m) {
+    tape<float> t(ctx, recording::off);
+    return tensor<float, 2>::copy_of(m.logits(t, batch).value);
+  };
+  auto model = test::small_llama<float>();
+  attach(model, targets({"q_proj"}), lora_options{.rank = 2});
+  test::disturb_adapters(model);
+  model.model.layers[2].self_attn.q_proj.adapters.push_back({"late", bottleneck<float>(32, 32, {.size = 2}, random_stream(1))});
+  const auto before = logits(model);
+  const std::string refused = "merge_adapters: model.layers.2.self_attn.q_proj: serial bottleneck(size 2) is not linear: it cannot be merged into a weight";
+  CHECK_THROWS_WITH(merge_adapters(model), refused);
+  CHECK_THROWS_WITH(merge_adapters(model, {.type = dtype::q8_0}), refused);
+  CHECK(model.model.layers[0].self_attn.q_proj.adapters.size() == 1);
+  CHECK(test::equal_bits(logits(model), before));
 }
 
 TEST_CASE("merging into weights in blocks stores them again and says what that lost") {

@@ -226,6 +226,16 @@ void visit_embeddings(M& m, function_ref<void(std::string_view, embedding_module
 
 namespace detail {
 
+/// layer.merged(); when an adapter cannot be merged, the state_error names `what` was asked and the layer.
+template <class T>
+merged_linear<T> merged(const adapted_linear<T>& layer, std::string_view what, std::string_view path) {
+  try {
+    return layer.merged();
+  } catch (const state_error& e) {
+    throw_error<state_error>(what, ": ", path, ": ", e.what());
+  }
+}
+
 /// Throws state_error, naming it, when an embedding has an adapter of this name: `what` knows of linear layers alone.
 template <module M>
 void require_plain_embeddings(M& model, std::string_view what, std::string_view name) {

@@ -139,30 +139,41 @@ index_t detach(M& model, std::string_view name = "default") {
 
 namespace detail {
 
-/// Gives every adapted layer and embedding its merged weight, stored by store(path, weight, dense), and empties the slots.
+/// Gives every adapted layer and embedding the parameter that store(path, weight, dense) makes of its merged weight, and empties the
+/// slots. All are made before the first takes its place: where one throws, the model is as it was.
 template <module M, class Store>
 index_t merge_layers(M& model, Store store) {
   using T = typename M::value_type;
+  struct merged_layer {
+    adapted_linear<T>* layer;
+    parameter<T, 2> weight;
+    std::optional<parameter<T, 1>> bias;
+  };
   require_own_head(model, "merge_adapters");
-  index_t merged = 0;
+  std::vector<std::pair<embedding_module<T>*, parameter<T, 2>>> tables;
   visit_embeddings(model, [&](std::string_view path, embedding_module<T>& e) {
-    if (e.adapters.empty()) return;
-    store(path, e.weight, e.merged());
-    e.adapters.clear();
-    ++merged;
+    if (!e.adapters.empty()) tables.emplace_back(&e, store(path, e.weight, e.merged()));
   });
+  std::vector<merged_layer> layers;
   visit_layers(model, [&](std::string_view path, adapted_linear<T>& layer) {
     if (layer.adapters.empty()) return;
-    auto m = layer.merged();
-    store(path, layer.weight, std::move(m.weight));
-    if (m.bias) {
-      layer.bias = parameter<T, 1>(std::move(*m.bias));
-      layer.bias->freeze();
-    }
-    layer.adapters.clear();
-    ++merged;
+    auto [weight, bias] = merged(layer, "merge_adapters", path);
+    merged_layer& made = layers.emplace_back(merged_layer{&layer, store(path, layer.weight, std::move(weight)), {}});
+    if (bias) made.bias.emplace(std::move(*bias));
   });
-  return merged;
+
+  for (auto& [embedding, weight] : tables) {
+    embedding->weight = std::move(weight);
+    embedding->weight.freeze();
+    embedding->adapters.clear();
+  }
+  for (auto& [layer, weight, bias] : layers) {
+    layer->weight = std::move(weight);
+    layer->weight.freeze();
+    if (bias) layer->bias = std::move(bias), layer->bias->freeze();
+    layer->adapters.clear();
+  }
+  return static_cast<index_t>(tables.size() + layers.size());
 }
 
 /// |a - b| / |b|, of all elements as one vector; 0 where both are zero.
@@ -180,16 +191,13 @@ double relative_distance(tensor_view<const T, 2> a, tensor_view<const T, 2> b) {
 }  // namespace detail
 
 /// Replaces every adapted layer's weight by a new dense one of the compute type, with its adapters folded in, and empties the
-/// slots; embeddings likewise. Returns how many layers changed. Memory: a dense copy of each. The old weights, which others may share, stay as
-/// they are. Nothing is rounded but the sums: see below for weights that should stay small. Throws state_error when an adapted embedding
-/// is the output layer too.
+/// slots; embeddings likewise. Returns how many layers changed. Memory: a dense copy of each, all beside the old weights until the last is
+/// made. Those, which others may share, stay as they are. Nothing is rounded but the sums: see below for weights that should stay small.
+/// Throws state_error when an adapter cannot be merged or an adapted embedding is the output layer too; then nothing has changed.
 template <module M>
 index_t merge_adapters(M& model) {
   using T = typename M::value_type;
-  return detail::merge_layers(model, [](std::string_view, parameter<T, 2>& weight, tensor<T, 2> dense) {
-    weight = parameter<T, 2>(std::move(dense));
-    weight.freeze();
-  });
+  return detail::merge_layers(model, [](std::string_view, const parameter<T, 2>&, tensor<T, 2> dense) { return parameter<T, 2>(std::move(dense)); });
 }
 
 struct merge_options {
@@ -215,19 +223,20 @@ struct merge_report {
 /// The same, but each merged weight is stored again in its base's format, or in the one the options name. Into a block format
 /// that loses about as much as quantising the base did, 4e-3 of the weights' norm in q8_0, 6e-2 to 9e-2 in 4 bits, and so
 /// often more than an adapter changed: look at the report, and name a wider type where it is too much. Memory: a dense copy
-/// of one layer at a time beside what is kept. Throws option_error for other types; then nothing has changed.
+/// of one layer at a time beside what is kept and what it replaces. Throws option_error for other types, and as above.
 template <module M>
 merge_report merge_adapters(M& model, const merge_options& o) {
   using T = typename M::value_type;
   if (o.type) detail::check_weight_type("merge_adapters", *o.type);
   merge_report report;
-  detail::merge_layers(model, [&](std::string_view path, parameter<T, 2>& weight, tensor<T, 2> dense) {
+  detail::merge_layers(model, [&](std::string_view path, const parameter<T, 2>& weight, tensor<T, 2> dense) {
     const frozen_array merged(std::move(dense));
     const auto stored = convert_array(merged, o.type.value_or(weight.type()));
     const auto back = stored.template to_tensor<T, 2>();
     report.layers.push_back({std::string(path), stored.type(), detail::relative_distance<T>(back, merged.view<T, 2>())});
-    weight = parameter<T, 2>(weight.extent());
-    weight.assign(stored);
+    parameter<T, 2> made(weight.extent());
+    made.assign(stored);
+    return made;
   });
   return report;
 }
