@@ -4,6 +4,7 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
+#include "graft/io/load_model.hpp"
 #include "graft/nn/storage.hpp"
 #include "graft/peft/attach.hpp"
 #include "support/catch.hpp"
@@ -179,6 +180,27 @@ TEST_CASE("a written config is read as it was") {
   CHECK_THROWS_WITH(write_llama_config(test::small_llama_config(2), dtype::q8_0), "save_model: q8_0 is not one of f64, f32, bf16, f16");
 }
 
+TEST_CASE("a GPT-2 is saved as its published kind lies, linear weights (in, out)") {
+  gpt2<float> m(gpt2_config{.vocab_size = 50, .hidden_size = 24, .intermediate_size = 40, .num_hidden_layers = 2, .num_attention_heads = 3,
+                            .max_position_embeddings = 40, .layer_norm_eps = 1e-6, .hidden_act = "gelu", .bos_token_id = 3, .eos_token_ids = {4}});
+  initialize(m, 1, 0.2);
+  freeze(m);
+  attach(m, targets({"c_attn", "c_fc"}), lora_options{.rank = 2});
+  test::disturb_adapters(m);
+  const test::temporary_folder folder;
+  const auto before = test::logits_of(m, batch);
+  save_model(m, folder.path());
+  CHECK(test::equal_bits(test::logits_of(m, batch), before));
+  const checkpoint_files file(folder.path());
+  CHECK(file.find("transformer.h.0.mlp.c_fc.weight")->shape == std::vector<index_t>{24, 40});
+  CHECK(file.find("lm_head.weight") == nullptr);
+  CHECK(config_in(folder)["n_inner"] == 40);
+  const auto config = read_gpt2_config(folder.path());
+  CHECK((config.hidden_act == "gelu" && config.layer_norm_eps == 1e-6 && config.bos_token_id == 3 && config.eos_token_ids == std::vector{4}));
+  auto loaded = load_gpt2<float>(folder.path());
+  CHECK(near(test::logits_of(loaded, batch), before, 1e-5));
+}
+
 TEST_CASE("encoders and classifiers are saved under their published names") {
   const test::temporary_folder folder;
   auto encoder = test::small_bert<float>();
@@ -223,6 +245,10 @@ TEST_CASE("what cannot be saved is refused by name, and the old folder stays") {
   auto cannot = test::small_llama<float>(1);
   attach(cannot, targets({"o_proj"}), [](const adapter_site&) { return unmergeable(); });
   CHECK_THROWS_WITH(save_model(cannot, folder.path()), "save_model: model.layers.0.self_attn.o_proj: it depends on the batch");
+  auto pruned = test::small_llama<float>(1);
+  pruned.model.layers[0].mlp.up_proj.weight = parameter<float, 2>({30, 32});
+  CHECK_THROWS_WITH(save_model(pruned, folder.path()), "save_model: model.layers.0.mlp.up_proj.weight has shape (30, 32), not (44, 32) as its config says: "
+                                                       "a pruned model has no published form");
   llama<float> empty(test::small_llama_config(1));
   CHECK_THROWS_AS(save_model(empty, folder.path()), state_error);
   CHECK(unchanged());

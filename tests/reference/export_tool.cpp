@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// Writes what other programs are to read, for the reference checks: a Llama with an adapter as a whole model, as an adapter for
-// llama.cpp, or two adapters merged into one. Usage:
+// Writes what other programs are to read, for the reference checks: a Llama or GPT-2 with an adapter as a whole model; a Llama's as an
+// adapter for llama.cpp, or two adapters merged into one. Usage:
 //   export_tool whole MODEL OUT ADAPTER                                  a folder of the merged model
 //   export_tool to-gguf MODEL OUT.gguf ADAPTER
 //   export_tool from-gguf MODEL OUT ADAPTER.gguf                         a PEFT folder of a GGUF adapter
 //   export_tool merge MODEL OUT METHOD RANK DENSITY WEIGHT ADAPTER WEIGHT ADAPTER
 #include <cstdio>
 #include <exception>
+#include <filesystem>
 #include <map>
 #include <string>
 
@@ -28,9 +29,19 @@ void merge(llama<float>& model, char** arguments) {
   merge_adapters_into(model, {"one", "two"}, {std::stod(arguments[3]), std::stod(arguments[5])}, "default", o);
 }
 
+template <module M>
+void save_whole(M model, const std::string& adapter, const std::string& out) {
+  load_peft(model, adapter);
+  save_model(model, out);
+}
+
 void run(int argc, char** argv) {
   const std::string what = argv[1], out = argv[3];
-  auto model = load_llama<float>(argv[2]);
+  const std::filesystem::path folder = argv[2];
+  if (what == "whole" && read_json(folder / "config.json").required<std::string>("model_type") == "gpt2")
+    return save_whole(load_gpt2<float>(folder), argv[4], out);
+  auto model = load_llama<float>(folder);
+  if (what == "whole") return save_whole(std::move(model), argv[4], out);
   if (what == "merge" && argc == 11) {
     merge(model, argv + 4);
     save_peft(model, out, {.task_type = "CAUSAL_LM"});
@@ -39,8 +50,7 @@ void run(int argc, char** argv) {
     save_peft(model, out, {.task_type = "CAUSAL_LM"});
   } else {
     load_peft(model, argv[4]);
-    if (what == "whole") save_model(model, out);
-    else if (what == "to-gguf") save_gguf_lora(model, out);
+    if (what == "to-gguf") save_gguf_lora(model, out);
     else throw_error<option_error>("unknown request ", what);
   }
 }

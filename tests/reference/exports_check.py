@@ -51,6 +51,10 @@ class Checks:
             rope_type="llama3", rope_theta=500000.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=64)))
         yield "qwen2", transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**base, num_attention_heads=4, num_key_value_heads=2))
 
+    def gpt2(self):
+        return transformers.GPT2LMHeadModel(transformers.GPT2Config(vocab_size=97, n_positions=64, n_embd=48, n_inner=80, n_layer=2, n_head=4, activation_function="relu",
+                                                                    layer_norm_epsilon=1e-3, bos_token_id=1, eos_token_id=2))
+
     def saved(self, name, model):
         torch.manual_seed(len(name))
         with torch.no_grad():
@@ -72,10 +76,10 @@ class Checks:
         model.save_pretrained(folder)
         return folder, model
 
-    def whole(self, path):
-        kinds = {"lora": peft.LoraConfig(r=4, lora_alpha=6, target_modules="all-linear"),
-                 "dora": peft.LoraConfig(r=3, use_dora=True, use_rslora=True, target_modules=["q_proj", "down_proj"]),
-                 "ia3": peft.IA3Config(target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"])}
+    def whole(self, path, attention="k_proj", feedforward="down_proj", turned=False):
+        kinds = {"lora": peft.LoraConfig(r=4, lora_alpha=6, target_modules="all-linear", fan_in_fan_out=turned),
+                 "dora": peft.LoraConfig(r=3, use_dora=True, use_rslora=True, target_modules=[attention, feedforward], fan_in_fan_out=turned),
+                 "ia3": peft.IA3Config(target_modules=[attention, feedforward], feedforward_modules=[feedforward], fan_in_fan_out=turned)}
         for seed, (label, config) in enumerate(kinds.items()):
             folder, model = self.adapted(path, label, config, seed)
             out = self.work / f"{path.name}-{label}-whole"
@@ -165,6 +169,8 @@ class Checks:
             path = self.saved(name, model)
             self.whole(path)
             self.gguf(path)
+        print("gpt2")
+        self.whole(self.saved("gpt2", self.gpt2()), "c_attn", "mlp.c_proj", turned=True)
         self.merges(self.work / "llama-tied")
 
 

@@ -64,8 +64,8 @@ state_dict renamed(state_dict state, Rename rename) {
 }
 
 /// What a model makes of a batch, without training.
-template <class T>
-tensor<T, 2> logits_of(llama<T>& m, const token_batch& batch) {
+template <module M, class T = typename M::value_type>
+tensor<T, 2> logits_of(M& m, const token_batch& batch) {
   context ctx;
   tape<T> t(ctx, recording::off);
   return tensor<T, 2>::copy_of(m.logits(t, batch).value);

@@ -2,13 +2,13 @@
 // Published checkpoint folders as models: frozen and memory-mapped. Read next: io/peft_folder.hpp.
 #pragma once
 #include <algorithm>
-#include <cstring>
 #include <filesystem>
 #include <string>
 #include <string_view>
 #include <utility>
 
 #include "graft/io/checkpoint.hpp"
+#include "graft/io/detail/gpt2_layout.hpp"
 #include "graft/io/model_config.hpp"
 #include "graft/nn/init.hpp"
 #include "graft/nn/state.hpp"
@@ -74,21 +74,6 @@ llama<T> load_llama(const std::filesystem::path& folder, const load_model_option
   return model;
 }
 
-namespace detail {
-
-/// A frozen matrix turned around, in memory of its own and in its storage type.
-inline frozen_array transposed(const frozen_array& a) {
-  const index_t rows = a.shape()[0], columns = a.shape()[1];
-  const std::size_t size = a.bytes().size() / static_cast<std::size_t>(std::max<index_t>(rows * columns, 1));
-  auto owner = std::make_shared<tensor<std::byte, 1>>(extents<1>{std::ssize(a.bytes())});
-  for (index_t i = 0; i < rows; ++i)
-    for (index_t j = 0; j < columns; ++j)
-      std::memcpy(owner->data() + static_cast<std::size_t>(j * rows + i) * size, a.bytes().data() + static_cast<std::size_t>(i * columns + j) * size, size);
-  return frozen_array(a.type(), extents<2>{columns, rows}, owner->data(), owner);
-}
-
-}  // namespace detail
-
 /// A GPT-2 from a folder as published. Linear weights, which the files hold as (in, out), are copied around; the rest is mapped.
 /// Throws as load_llama().
 template <class T>
@@ -101,9 +86,7 @@ gpt2<T> load_gpt2(const std::filesystem::path& folder, const load_model_options&
     if (name == "lm_head.weight" || buffer(name)) name.clear();
     else if (bare) name.insert(0, "transformer.");
   });
-  for (auto& [name, a] : arrays)
-    if ((name.ends_with(".c_attn.weight") || name.ends_with(".c_proj.weight") || name.ends_with(".c_fc.weight")) && a.shape().size() == 2)
-      a = detail::transposed(a);
+  detail::turn_linear_weights(arrays);
   load_frozen(model, arrays);
   return model;
 }
