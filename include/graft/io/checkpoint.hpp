@@ -35,13 +35,55 @@ inline void check_finite(std::string_view where, std::string_view name, dtype ty
 }  // namespace detail
 
 /// All arrays of a checkpoint by name. Files stay mapped for as long as this, or any array that `frozen` gave, lives.
-/// Tensors of element types that `dtype` lacks do no harm until they are asked for.
+/// Tensors of element types that `dtype` lacks do no harm until they are asked for. Members are templates so that whoever only includes
+/// this file does not pay for their bodies.
 class checkpoint_files {
  public:
   /// `where` is a safetensors file, or a folder with `model.safetensors`, or else with `model.safetensors.index.json`
   /// and the files it names. Cost: that of the headers. Throws io_error for files that are absent, and format_error for
   /// what breaks its format or names a tensor that is not there.
-  explicit checkpoint_files(std::filesystem::path where) : where_(std::move(where)) {
+  template <class = void>
+  explicit checkpoint_files(std::filesystem::path where) : where_(std::move(where)) { open(); }
+
+  const std::filesystem::path& where() const noexcept { return where_; }
+  /// Sorted by name.
+  const records<array_ref>& arrays() const noexcept { return arrays_; }
+  /// Of the one file; of many, each key as the first file, in the order of their names, has it.
+  const records<std::string>& metadata() const noexcept { return metadata_; }
+
+  /// Null when there is no such tensor. Throws dtype_error when there is one, of an element type that `dtype` lacks.
+  template <class = void>
+  const array_ref* find(std::string_view name) const {
+    const std::size_t i = position(name);
+    return i == arrays_.size() ? nullptr : &arrays_[i].second;
+  }
+
+  /// A tensor that outlives the checkpoint and shares the file's pages; a copy only where the file keeps it at an
+  /// address its type cannot have. Throws format_error when there is no such tensor, shape_error beyond rank 4, and
+  /// dtype_error as find does.
+  template <class = void>
+  frozen_array frozen(std::string_view name) const {
+    const std::size_t i = position(name);
+    if (i == arrays_.size())
+      throw_error<format_error>("checkpoint \"", where_.string(), "\" has no tensor ", detail::in_quotes(name));
+    return frozen_at(i);
+  }
+  /// All of them, as load_frozen() takes them.
+  template <class = void>
+  records<frozen_array> frozen() const {
+    records<frozen_array> all;
+    for (std::size_t i = 0; i < arrays_.size(); ++i) all.emplace_back(arrays_[i].first, frozen_at(i));
+    return all;
+  }
+
+ private:
+  struct entry {
+    array_ref array;
+    std::shared_ptr<const mapped_file> owner;
+  };
+
+  template <class = void>
+  void open() {
     const auto single = where_ / "model.safetensors", index = where_ / "model.safetensors.index.json";
     std::map<std::string, entry> found;
     if (std::error_code ignored; !std::filesystem::is_directory(where_, ignored)) add_file(where_, found);
@@ -56,47 +98,15 @@ class checkpoint_files {
     }
   }
 
-  const std::filesystem::path& where() const noexcept { return where_; }
-  /// Sorted by name.
-  const records<array_ref>& arrays() const noexcept { return arrays_; }
-  /// Of the one file; of many, each key as the first file, in the order of their names, has it.
-  const records<std::string>& metadata() const noexcept { return metadata_; }
-
-  /// Null when there is no such tensor. Throws dtype_error when there is one, of an element type that `dtype` lacks.
-  const array_ref* find(std::string_view name) const {
-    const std::size_t i = position(name);
-    return i == arrays_.size() ? nullptr : &arrays_[i].second;
-  }
-
-  /// A tensor that outlives the checkpoint and shares the file's pages; a copy only where the file keeps it at an
-  /// address its type cannot have. Throws format_error when there is no such tensor, shape_error beyond rank 4, and
-  /// dtype_error as find does.
-  frozen_array frozen(std::string_view name) const {
-    const std::size_t i = position(name);
-    if (i == arrays_.size())
-      throw_error<format_error>("checkpoint \"", where_.string(), "\" has no tensor ", detail::in_quotes(name));
-    return frozen_at(i);
-  }
-  /// All of them, as load_frozen() takes them.
-  records<frozen_array> frozen() const {
-    records<frozen_array> all;
-    for (std::size_t i = 0; i < arrays_.size(); ++i) all.emplace_back(arrays_[i].first, frozen_at(i));
-    return all;
-  }
-
- private:
-  struct entry {
-    array_ref array;
-    std::shared_ptr<const mapped_file> owner;
-  };
-
   // True too for what cannot be looked at: opening it then says why.
+  template <class = void>
   static bool present(const std::filesystem::path& path) {
     std::error_code ignored;
     return std::filesystem::status(path, ignored).type() != std::filesystem::file_type::not_found;
   }
 
   // The arrays of a file; only the `wanted` ones, sorted names, when given, and then all of these.
+  template <class = void>
   void add_file(const std::filesystem::path& path, std::map<std::string, entry>& found,
                 const std::vector<std::string>* wanted = nullptr) {
     const auto file = map_file(path);
@@ -115,6 +125,7 @@ class checkpoint_files {
       if (graft::find(metadata_, key) == nullptr) metadata_.emplace_back(std::move(key), std::move(value));
   }
 
+  template <class = void>
   void add_shards(const std::filesystem::path& index, std::map<std::string, entry>& found) {
     const json_node root = read_json(index, {.max_bytes = std::size_t{64} << 20});
     std::map<std::string, std::vector<std::string>> names_of;  // by file
@@ -132,6 +143,7 @@ class checkpoint_files {
     }
   }
 
+  template <class = void>
   static void check_complete(const safetensors_view& view, const std::vector<std::string>& wanted,
                              const std::filesystem::path& path) {
     std::vector<std::string_view> have;
@@ -145,6 +157,7 @@ class checkpoint_files {
   }
 
   // Where the tensor stands in arrays_; the size of arrays_ when it does not.
+  template <class = void>
   std::size_t position(std::string_view name) const {
     if (const auto other = foreign_.find(name); other != foreign_.end())
       throw_error<dtype_error>("checkpoint \"", where_.string(), "\": tensor ", detail::in_quotes(name),
@@ -154,6 +167,7 @@ class checkpoint_files {
     return static_cast<std::size_t>((at != arrays_.end() && at->first == name ? at : arrays_.end()) - arrays_.begin());
   }
 
+  template <class = void>
   frozen_array frozen_at(std::size_t i) const {
     const auto& [name, a] = arrays_[i];
     if (a.shape.size() > max_rank)

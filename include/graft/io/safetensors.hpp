@@ -24,6 +24,8 @@
 
 namespace graft {
 
+// The functions are templates so that whoever only includes this file does not pay for their bodies.
+
 static_assert(std::endian::native == std::endian::little, "graft: safetensors data is read in place as little-endian");
 
 /// What a file holds, looked at where it is: valid as long as the bytes are. Data may be unaligned.
@@ -43,30 +45,38 @@ enum class foreign_types {
 /// the header; data is not touched. Throws format_error for whatever breaks the format: sizes, offsets that overlap or
 /// leave holes, data cut short or too long, JSON that is not strict, a name that appears twice; and for metadata that
 /// explains blocks which are not there, or whose rows have other sizes.
+template <class = void>
 safetensors_view view_safetensors(std::span<const std::byte> file, std::string_view name,
                                   foreign_types foreign = foreign_types::refuse);
 
 /// The same, copied out of the bytes. Throws dtype_error for a tensor of a type that `dtype` lacks.
+template <class = void>
 state_dict from_safetensors(std::span<const std::byte> file, std::string_view name);
 
 /// The same, from a file. Throws io_error too.
+template <class = void>
 state_dict load_safetensors(const std::filesystem::path& path);
 
 /// The bytes of a file that holds these arrays: sorted by element type, then name, so that each is aligned and the same
 /// state gives the same bytes. Metadata keeps its order; programs that load weights often want {"format", "pt"} in it.
 /// Throws shape_error when an array has not the bytes of its shape, format_error for a name that appears twice, is not
 /// UTF-8 or is "__metadata__", for metadata that begins with "graft.blocks/", and for a header beyond the format's limits.
+template <class = void>
 std::vector<std::byte> to_safetensors(const records<array_ref>& items, const records<std::string>& metadata = {});
+template <class = void>
 std::vector<std::byte> to_safetensors(const state_dict& state);
 
 /// The same into a file, which appears whole or not at all, without a copy of the data. Throws io_error too.
+template <class = void>
 void save_safetensors(const std::filesystem::path& path, const records<array_ref>& items,
                       const records<std::string>& metadata = {});
+template <class = void>
 void save_safetensors(const std::filesystem::path& path, const state_dict& state);
 
 namespace detail {
 
-inline void check_distinct(std::vector<std::string_view> names, std::string_view file, std::string_view kind) {
+template <class = void>
+void check_distinct(std::vector<std::string_view> names, std::string_view file, std::string_view kind) {
   std::sort(names.begin(), names.end());
   const auto twice = std::adjacent_find(names.begin(), names.end());
   if (twice != names.end()) throw_error<format_error>(file, ": ", kind, " ", in_quotes(*twice), " appears twice");
@@ -79,7 +89,8 @@ void check_distinct(const records<V>& items, std::string_view file, std::string_
 }
 
 // Brings the tensors into the order of their data, which they must fill without holes or overlaps.
-inline void check_layout(std::vector<safetensors_entry>& entries, std::uint64_t data_bytes, std::string_view file) {
+template <class = void>
+void check_layout(std::vector<safetensors_entry>& entries, std::uint64_t data_bytes, std::string_view file) {
   std::sort(entries.begin(), entries.end(), [](const safetensors_entry& a, const safetensors_entry& b) {
     return std::tie(a.begin, a.end, a.name) < std::tie(b.begin, b.end, b.name);
   });
@@ -98,7 +109,8 @@ inline void check_layout(std::vector<safetensors_entry>& entries, std::uint64_t 
 struct safetensors_parts {
   std::span<const std::byte> header, data;
 };
-inline safetensors_parts split_safetensors(std::span<const std::byte> file, std::string_view name) {
+template <class = void>
+safetensors_parts split_safetensors(std::span<const std::byte> file, std::string_view name) {
   std::uint64_t length = 0;
   if (file.size() < sizeof length)
     throw_error<format_error>(name, ": ", file.size(), " bytes are too few for a safetensors file");
@@ -120,14 +132,16 @@ struct safetensors_plan {
   std::size_t data_bytes = 0;
 };
 
-inline std::size_t safetensors_rank(dtype type) {  // in the order of writing
+template <class = void>
+std::size_t safetensors_rank(dtype type) {  // in the order of writing
   if (is_block_format(type)) type = dtype::u8;
   std::size_t rank = 0;
   while (safetensors_types[rank].type != type) ++rank;
   return rank;
 }
 
-inline void check_writable(const std::string& name, const array_ref& a) {
+template <class = void>
+void check_writable(const std::string& name, const array_ref& a) {
   if (name == "__metadata__") throw_error<format_error>("safetensors: no tensor may be called __metadata__");
   if (a.shape.size() > safetensors_rank_limit)
     throw_error<format_error>("safetensors: tensor ", in_quotes(name), " has ", a.shape.size(),
@@ -141,14 +155,16 @@ inline void check_writable(const std::string& name, const array_ref& a) {
 }
 
 // One member of the header. Writes no spaces, as other writers do not: the bytes are then the same as theirs.
-inline std::string entry_text(const std::string& name, const array_ref& a, std::size_t begin) {
+template <class = void>
+std::string entry_text(const std::string& name, const array_ref& a, std::size_t begin) {
   std::string text =
       concat(json_text(name, "safetensors"), ":{\"dtype\":\"", safetensors_types[safetensors_rank(a.type)].name, "\",\"shape\":[");
   for (std::size_t i = 0; i < a.shape.size(); ++i) text += concat(i == 0 ? "" : ",", a.shape[i]);
   return text += concat("],\"data_offsets\":[", begin, ',', begin + a.bytes.size(), "]}");
 }
 
-inline safetensors_plan plan_safetensors(const records<array_ref>& items, records<std::string> metadata) {
+template <class = void>
+safetensors_plan plan_safetensors(const records<array_ref>& items, records<std::string> metadata) {
   check_distinct(items, "safetensors", "tensor");
   check_distinct(metadata, "safetensors", "metadata");
   for (const auto& [key, value] : metadata)
@@ -189,14 +205,16 @@ inline safetensors_plan plan_safetensors(const records<array_ref>& items, record
   return plan;
 }
 
-inline void write_safetensors(const safetensors_plan& plan, byte_sink sink) {
+template <class = void>
+void write_safetensors(const safetensors_plan& plan, byte_sink sink) {
   sink(std::as_bytes(std::span(plan.head)));
   for (const auto& [name, a] : plan.items) sink(a.bytes);
 }
 
 }  // namespace detail
 
-inline safetensors_view view_safetensors(std::span<const std::byte> file, std::string_view name,
+template <class>
+safetensors_view view_safetensors(std::span<const std::byte> file, std::string_view name,
                                          foreign_types foreign) {
   const auto [text, data] = detail::split_safetensors(file, name);
   detail::safetensors_header header(name);
@@ -222,7 +240,8 @@ inline safetensors_view view_safetensors(std::span<const std::byte> file, std::s
   return view;
 }
 
-inline state_dict from_safetensors(std::span<const std::byte> file, std::string_view name) {
+template <class>
+state_dict from_safetensors(std::span<const std::byte> file, std::string_view name) {
   safetensors_view view = view_safetensors(file, name);
   state_dict state;
   for (auto& [key, a] : view.items)
@@ -231,11 +250,13 @@ inline state_dict from_safetensors(std::span<const std::byte> file, std::string_
   return state;
 }
 
-inline state_dict load_safetensors(const std::filesystem::path& path) {
+template <class>
+state_dict load_safetensors(const std::filesystem::path& path) {
   return from_safetensors(map_file(path)->bytes(), path.string());
 }
 
-inline std::vector<std::byte> to_safetensors(const records<array_ref>& items, const records<std::string>& metadata) {
+template <class>
+std::vector<std::byte> to_safetensors(const records<array_ref>& items, const records<std::string>& metadata) {
   const auto plan = detail::plan_safetensors(items, metadata);
   std::vector<std::byte> bytes;
   bytes.reserve(plan.head.size() + plan.data_bytes);
@@ -243,16 +264,19 @@ inline std::vector<std::byte> to_safetensors(const records<array_ref>& items, co
       plan, [&](std::span<const std::byte> part) { bytes.insert(bytes.end(), part.begin(), part.end()); });
   return bytes;
 }
-inline std::vector<std::byte> to_safetensors(const state_dict& state) {
+template <class>
+std::vector<std::byte> to_safetensors(const state_dict& state) {
   return to_safetensors(records<array_ref>(state.items.begin(), state.items.end()), state.metadata);
 }
 
-inline void save_safetensors(const std::filesystem::path& path, const records<array_ref>& items,
+template <class>
+void save_safetensors(const std::filesystem::path& path, const records<array_ref>& items,
                              const records<std::string>& metadata) {
   const auto plan = detail::plan_safetensors(items, metadata);
   write_file_atomically(path, [&](byte_sink sink) { detail::write_safetensors(plan, sink); });
 }
-inline void save_safetensors(const std::filesystem::path& path, const state_dict& state) {
+template <class>
+void save_safetensors(const std::filesystem::path& path, const state_dict& state) {
   save_safetensors(path, records<array_ref>(state.items.begin(), state.items.end()), state.metadata);
 }
 

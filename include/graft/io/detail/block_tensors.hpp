@@ -19,18 +19,21 @@ namespace graft::detail {
 inline constexpr std::string_view blocks_key = "graft.blocks/";
 
 /// The tensor of bytes that stands for an array of blocks of rank 1 or more, whose size was checked.
-inline array_ref as_bytes(array_ref a) {
+template <class = void>
+array_ref as_bytes(array_ref a) {
   a.shape.back() = row_bytes(a.type, a.shape.back());
   a.type = dtype::u8;
   return a;
 }
-inline std::pair<std::string, std::string> blocks_entry(const std::string& name, const array_ref& a) {
+template <class = void>
+std::pair<std::string, std::string> blocks_entry(const std::string& name, const array_ref& a) {
   return {concat(blocks_key, name), concat(name_of(a.type), ' ', a.shape.back())};
 }
 
 /// The array of blocks that a tensor of bytes stands for, by its entry's text. Throws format_error when the text is no such
 /// entry, or the tensor has not the bytes it asks for.
-inline array_ref as_blocks(array_ref a, std::string_view text, std::string_view file, std::string_view name) {
+template <class = void>
+array_ref as_blocks(array_ref a, std::string_view text, std::string_view file, std::string_view name) {
   const auto refuse = [&](const auto&... what) {
     throw_error<format_error>(file, ": __metadata__ ", in_quotes(concat(blocks_key, name)), ": ", what...);
   };
@@ -58,7 +61,8 @@ inline array_ref as_blocks(array_ref a, std::string_view text, std::string_view 
 }
 
 /// Turns what the metadata says are blocks into such, and drops those entries. Names are distinct.
-inline void open_blocks(records<array_ref>& items, records<std::string>& metadata, std::string_view file) {
+template <class = void>
+void open_blocks(records<array_ref>& items, records<std::string>& metadata, std::string_view file) {
   std::map<std::string_view, array_ref*> by_name;
   if (std::ranges::any_of(metadata, [](const auto& m) { return m.first.starts_with(blocks_key); }))
     for (auto& [name, a] : items) by_name.emplace(name, &a);
