@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "graft/ops/loss.hpp"
 
+#include "graft/autograd/meter.hpp"
 #include "graft/nn/parameter.hpp"
 #include "graft/ops/elementwise.hpp"
 #include "graft/ops/linear.hpp"
@@ -45,6 +46,24 @@ TEST_CASE("the fused loss equals the loss of the logits, in value and gradients,
       }
     }
   }
+}
+
+TEST_CASE("the fused loss tells a meter of the products for gradients, which it makes at once") {
+  const auto flops = [](bool train_x, bool train_w) {
+    context ctx;
+    meter m;
+    ctx.cost = &m;
+    parameter<double, 2> x(test::random_tensor<double, 2>({7, 6}, 1)), w(test::random_tensor<double, 2>({11, 6}, 2));
+    if (!train_x) x.freeze();
+    if (!train_w) w.freeze();
+    const auto labels = some_labels(7, 11);
+    tape<double> t(ctx);
+    linear_cross_entropy(t, t.leaf(x), w, t.keep(std::span<const std::int32_t>(labels)));
+    return m.total().flops;
+  };
+  CHECK(flops(false, false) == 2 * 7 * 6 * 11);
+  CHECK(flops(true, false) == 2 * flops(false, false));
+  CHECK(flops(true, true) == 3 * flops(false, false));
 }
 
 TEST_CASE("rows that count are averaged over themselves alone, and without any the loss is nothing") {

@@ -70,7 +70,8 @@ var<T, 0> linear_cross_entropy(tape<T>& t, const var<T, 2>& x, const matrix_ref&
   }
   *loss.value.data = mean_loss(losses.value.data, n, counted);
   const auto dxs = t.save_if(x_wanted, dx), dws = t.save_if(w_wanted, dw);
-  t.record({"linear_cross_entropy", product_flops(n, classes, c)}, loss, x_wanted || w_wanted,
+  const std::uint64_t products = 1 + (x_wanted ? 1 : 0) + (w_wanted ? 1 : 0);  // gradients are made here and only scaled in the backward pass
+  t.record({"linear_cross_entropy", products * product_flops(n, classes, c)}, loss, x_wanted || w_wanted,
            [dxs, dws, xi = x.id, wi](tensor_view<const T, 0> dl, tape<T>& g) {
              if (xi != no_node) add_scaled(g, xi, dxs, *dl.data);
              if (wi != no_node) add_scaled(g, wi, dws, *dl.data);
