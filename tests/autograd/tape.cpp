@@ -8,6 +8,7 @@
 #include "graft/nn/parameter.hpp"
 #include "graft/ops/elementwise.hpp"
 #include "graft/ops/linear.hpp"
+#include "graft/ops/norm.hpp"
 #include "graft/ops/reduce.hpp"
 #include "graft/optim/adamw.hpp"
 #include "support/allocations.hpp"
@@ -145,6 +146,105 @@ TEST_CASE("checkpointing keeps the input alone and gives the same gradient bits"
   CHECK(test::equal_bits(dw, dw2));
   CHECK(test::equal_bits(din, din2));
   CHECK(saved2 * 2 < saved);
+}
+
+namespace {
+
+/// 3 x, which counts how often it is computed again, and only where that is asked for.
+template <class T>
+var<T, 2> tripled(tape<T>& t, const var<T, 2>& x, int* again, bool possible) {
+  auto y = t.template empty<2>(x.shape());
+  const index_t n = x.value.size();
+  const kernel::times_constant<T> times{T(3)};
+  kernel::map<T>(t.ctx(), n, y.value.data, T(0), times, x.value.data);
+  const auto xs = t.save(x);
+  t.record({"tripled"}, y, x.needs_grad(),
+           [xi = x.id, n, times](tensor_view<const T, 2> dy, tape<T>& g) {
+             const auto to = g.grad(xi, dy.shape);
+             kernel::map<T>(g.ctx(), n, to.view.data, to.beta, times, dy.data);
+           },
+           [xs, n, times, again](tensor_view<T, 2> to, tape<T>& g) {
+             ++*again;
+             kernel::map<T>(g.ctx(), n, to.data, T(0), times, xs.data);
+           },
+           possible);
+  return y;
+}
+
+}  // namespace
+
+TEST_CASE("a value that is cheap to compute again is computed once for all that retained it, and not kept") {
+  context ctx;
+  const index_t n = 64, c = 64, bytes = n * c * static_cast<index_t>(sizeof(float));
+  parameter<float, 2> in(random_tensor<float, 2>({n, c}, 1)), a(random_tensor<float, 2>({c, c}, 2)), b(random_tensor<float, 2>({c, c}, 3));
+  const auto run = [&](bool possible) {
+    meter m;
+    ctx.cost = &m;
+    for (auto* p : {&in, &a, &b}) p->clear_gradient();
+    int again = 0;
+    tape<float> t(ctx);
+    var<float, 0> loss;
+    {
+      const auto y = tripled(t, t.leaf(in), &again, possible);
+      loss = sum(t, add(t, linear(t, y, t.leaf(a)), linear(t, y, t.leaf(b))));
+    }
+    const auto saved = static_cast<index_t>(m.total().saved_bytes), live = static_cast<index_t>(ctx.pool().live_bytes());
+    t.backward(loss);
+    CHECK(again == (possible ? 1 : 0));
+    CHECK(m.total().saved_bytes == 0);
+    ctx.cost = nullptr;
+    std::vector<float> gradients;
+    for (auto* p : {&in, &a, &b}) gradients.insert(gradients.end(), p->gradient_values().begin(), p->gradient_values().end());
+    return std::tuple(gradients, saved, live);
+  };
+  const auto [kept_gradients, kept, kept_live] = run(false);
+  const auto [gradients, saved, live] = run(true);
+  CHECK(gradients == kept_gradients);
+  CHECK(kept - saved == bytes);
+  CHECK(kept_live - live >= bytes);
+  CHECK(ctx.pool().live_bytes() == 0);
+}
+
+TEST_CASE("every operation that can be repeated gives the same bits again") {
+  context ctx;
+  const index_t n = 20, c = 40;
+  const auto check = [&](auto operation) {
+    parameter<float, 2> x(random_tensor<float, 2>({n, c}, 1)), u(random_tensor<float, 2>({n, c}, 2));
+    parameter<float, 1> gain(random_tensor<float, 1>({c}, 3)), bias(random_tensor<float, 1>({c}, 4));
+    tape<float> t(ctx);
+    const auto y = operation(t, t.leaf(x), t.leaf(u), t.leaf(gain), t.leaf(bias));
+    const auto promised = t.retain(y);
+    CHECK(promised.maker == y.id);
+    const auto z = scale(t, y, 2.0);  // what was saved for y is kept by its node
+    CHECK(test::equal_bits(t.value(promised), tensor_view<const float, 2>(y.value)));
+    CHECK(t.value(promised).data == t.value(promised).data);
+  };
+  using v2 = const var<float, 2>&;
+  using v1 = const var<float, 1>&;
+  check([](tape<float>& t, v2 x, v2, v1 gain, v1) { return rms_norm(t, x, gain); });
+  check([](tape<float>& t, v2 x, v2, v1 gain, v1 bias) { return layer_norm(t, x, gain, bias); });
+  check([](tape<float>& t, v2 x, v2 u, v1, v1) { return swiglu(t, x, u); });
+  check([](tape<float>& t, v2 x, v2, v1, v1) { return silu(t, x); });
+  check([](tape<float>& t, v2 x, v2, v1, v1) { return gelu(t, x); });
+  check([](tape<float>& t, v2 x, v2, v1, v1) { return gelu_tanh(t, x); });
+  check([](tape<float>& t, v2 x, v2, v1, v1) { return relu(t, x); });
+}
+
+TEST_CASE("what is not whole, not recorded or not repeatable is kept instead") {
+  context ctx;
+  parameter<float, 2> x(random_tensor<float, 2>({6, 8}, 1)), up(random_tensor<float, 2>({6, 8}, 2));
+  tape<float> t(ctx);
+  const auto y = silu(t, t.leaf(x));
+  const var<float, 1> flat{y.value.reshape(extents<1>{48}), y.storage, y.id};
+  CHECK(t.retain(flat).maker == no_node);
+  auto elsewhere = t.empty<2>(y.shape());
+  elsewhere.id = y.id;
+  CHECK(t.retain(elsewhere).maker == no_node);
+  const auto plain = silu(t, t.constant(x.view()));
+  CHECK(t.retain(plain).view.data == plain.value.data);
+  const auto half = swiglu(t, t.constant(x.view()), t.leaf(up));  // up itself is not saved
+  CHECK(t.retain(half).maker == no_node);
+  CHECK(t.retain(scale(t, y, 2.0)).maker == no_node);
 }
 
 TEST_CASE("dropout keeps the expected share and the mean, and does nothing outside training") {

@@ -2,13 +2,15 @@
 // The eager tape: operations compute at once and record how to go back, but only where a trainable leaf asks for it.
 // Read next: ops/linear.hpp for how an operation looks, autograd/custom.hpp for one of your own.
 #pragma once
+#include <algorithm>
 #include <cstring>
 #include <new>
 #include <span>
 #include <string_view>
 #include <type_traits>
+#include <utility>
 
-#include "graft/autograd/meter.hpp"
+#include "graft/autograd/detail/tape_store.hpp"
 #include "graft/autograd/var.hpp"
 #include "graft/core/context.hpp"
 #include "graft/core/random.hpp"
@@ -36,143 +38,6 @@ struct batch_info {
 /// Whether a tape writes down how to go back.
 enum class recording { on, off };
 
-namespace detail {
-
-/// A buffer a node keeps for its backward pass, in a list. Lives in the tape's arena.
-struct saved_buffer {
-  buffer_handle buffer;
-  saved_buffer* next;
-  meter::place place;
-};
-
-struct tape_node {
-  void (*run)(tape_node&, void* tape) = nullptr;  // null for leaves
-  void* closure = nullptr;
-  void* slot = nullptr;    // a leaf's gradient_slot
-  buffer_handle gradient;  // what arrived so far
-  saved_buffer* saved = nullptr;
-  meter::place place;      // of the operation, while a meter listens
-  extents<max_rank> shape{};
-};
-
-/// Everything of a tape that does not depend on the element type: an arena of nodes and closures in pool memory.
-class tape_store {
- public:
-  explicit tape_store(context& c) : ctx_(c) {}
-  tape_store(const tape_store&) = delete;
-  ~tape_store() {
-    for (node_id i = count_; i-- > 0;) {
-      release_saved(node(i));
-      node(i).~tape_node();
-    }
-    drop_pending();
-    while (chunks_) chunks_ = std::move(*reinterpret_cast<buffer_handle*>(buffer_handle(chunks_).data()));
-  }
-
-  context& ctx() noexcept { return ctx_; }
-  node_id count() const noexcept { return count_; }
-  tape_node& node(node_id i) noexcept {
-    // Blocks double: block b holds nodes [first << b - first, ...), found by the position of the highest bit.
-    const auto n = static_cast<std::uint32_t>(i) + first_block;
-    const auto b = static_cast<std::uint32_t>(std::bit_width(n)) - static_cast<std::uint32_t>(std::bit_width(first_block));
-    return blocks_[b][n - (first_block << b)];
-  }
-  node_id add_node() {
-    const auto n = static_cast<std::uint32_t>(count_) + first_block;
-    const auto b = static_cast<std::uint32_t>(std::bit_width(n)) - static_cast<std::uint32_t>(std::bit_width(first_block));
-    if (n == first_block << b) blocks_[b] = static_cast<tape_node*>(allocate(sizeof(tape_node) * (first_block << b)));
-    ::new (&blocks_[b][n - (first_block << b)]) tape_node;
-    return count_++;
-  }
-
-  /// Arena memory, aligned to 16 bytes, that lives as long as the tape.
-  void* allocate(std::size_t bytes) {
-    bytes = (bytes + 15) / 16 * 16;
-    if (bytes > static_cast<std::size_t>(arena_end_ - arena_)) {
-      constexpr std::size_t header = 64, typical = 32 << 10;
-      buffer_handle chunk = ctx_.pool().take(header + std::max(bytes, typical));
-      arena_ = chunk.data() + header;
-      arena_end_ = chunk.data() + chunk.capacity();
-      ::new (chunk.data()) buffer_handle(std::move(chunks_));
-      chunks_ = std::move(chunk);
-    }
-    return std::exchange(arena_, arena_ + bytes);
-  }
-
-  /// Keeps a buffer for the node that is recorded next.
-  void save(const buffer_handle& b) {
-    if (!b) return;
-    pending_ = ::new (allocate(sizeof(saved_buffer))) saved_buffer{b, pending_, {}};
-  }
-  void drop_pending() noexcept {
-    while (pending_ != nullptr) std::exchange(pending_, pending_->next)->~saved_buffer();
-  }
-  /// Gives the pending buffers to a node.
-  void keep_pending(tape_node& n, meter::place at) {
-    n.place = at;
-    n.saved = std::exchange(pending_, nullptr);
-    if (ctx_.cost == nullptr) return;
-    for (saved_buffer* s = n.saved; s != nullptr; s = s->next) {
-      s->place = at;
-      if (s->buffer.saves()++ == 0) ctx_.cost->save(at, s->buffer.capacity());
-    }
-  }
-  void release_saved(tape_node& n) noexcept {
-    while (n.saved != nullptr) release(std::exchange(n.saved, n.saved->next));
-  }
-
-  // What a meter hears, where one listens.
-  meter::place finish_forward(const op_info& op, bool recorded) {
-    if (ctx_.cost == nullptr) return {};
-    if (path_length_ == 0) module_ = ctx_.cost->module_row({});
-    const meter::place at{module_, ctx_.cost->operation_row(op.name)};
-    ctx_.cost->count_forward(at, op.flops, recorded);
-    return at;
-  }
-  void finish_backward(const tape_node& n) {
-    if (ctx_.cost != nullptr) ctx_.cost->count_backward(n.place);
-  }
-  void leave_operations() {
-    if (ctx_.cost != nullptr) ctx_.cost->count_outside();
-  }
-
-  // The module path, kept only while a meter listens.
-  std::size_t enter(std::string_view name) {
-    const std::size_t before = path_length_;
-    if (ctx_.cost == nullptr || path_length_ + name.size() + 1 > sizeof path_) return before;
-    if (path_length_ != 0) path_[path_length_++] = '.';
-    std::memcpy(path_ + path_length_, name.data(), name.size());
-    path_length_ += name.size();
-    module_ = ctx_.cost->module_row({path_, path_length_});
-    return before;
-  }
-  void leave(std::size_t before) {
-    path_length_ = before;
-    if (ctx_.cost != nullptr) module_ = ctx_.cost->module_row({path_, path_length_});
-  }
-  std::string_view path() const noexcept { return {path_, path_length_}; }
-
- private:
-  void release(saved_buffer* s) noexcept {
-    if (ctx_.cost != nullptr && s->buffer.saves() > 0 && --s->buffer.saves() == 0)
-      ctx_.cost->release(s->place, s->buffer.capacity());
-    s->~saved_buffer();
-  }
-
-  static constexpr std::uint32_t first_block = 64;
-  context& ctx_;
-  tape_node* blocks_[24] = {};
-  node_id count_ = 0;
-  std::byte *arena_ = nullptr, *arena_end_ = nullptr;
-  buffer_handle chunks_;  // a list: every chunk begins with the handle of the one before it
-  saved_buffer* pending_ = nullptr;
-  std::uint32_t module_ = 0;
-  std::size_t path_length_ = 0;
-  char path_[240];
-};
-
-}  // namespace detail
-
 /// Records operations on vars and runs them backwards. Make one for every step: it takes its memory from the context's
 /// pool and gives it back, so a repeated step allocates nothing. Gradients are computed once; second derivatives are not
 /// supported. No module may be moved and no optimiser stepped between an operation and its backward pass.
@@ -197,7 +62,7 @@ class tape {
     met_trainable_ = true;
     if (!recording_) return v;
     v.id = add_node(value.shape);
-    store_.node(v.id).slot = slot;
+    store_.node(v.id).closure = slot;
     return v;
   }
   /// The same for anything with view() and gradient(): a parameter. Frozen ones make no node and cost nothing.
@@ -257,32 +122,61 @@ class tape {
     return needed ? save(x) : tensor_view<const T, R>{};
   }
 
+  /// The same for an operation that asks value() for x in its backward pass. Where x is cheap to compute again from what the tape
+  /// keeps anyway, nothing is kept, and value() computes it, once for all that ask.
+  template <std::size_t R>
+  retained<T, R> retain(const var<T, R>& x) {
+    if (recording_ && can_make_again(x)) return {{nullptr, x.value.shape}, x.id};
+    return {save(x), no_node};
+  }
+  template <std::size_t R>
+  retained<T, R> retain_if(bool needed, const var<T, R>& x) {
+    return needed ? retain(x) : retained<T, R>{};
+  }
+  /// What retain() promised.
+  template <std::size_t R>
+  tensor_view<const T, R> value(const retained<T, R>& x) {
+    if (x.maker == no_node) return x.view;
+    detail::tape_node& n = store_.node(x.maker);
+    buffer_handle& value = n.again->value;
+    if (!value) {
+      value = ctx().pool().take(checked_bytes(x.view.shape, sizeof(T)));
+      n.again->fill(n, this, value.data());
+    }
+    return {reinterpret_cast<const T*>(value.data()), x.view.shape};
+  }
+
   /// Makes `out` a node when any input needs a gradient. f(dy, tape) runs in the backward pass: it captures views and node
   /// ids by value, never a var, and asks grad() where to put its results.
   template <std::size_t R, class F>
   void record(op_info op, var<T, R>& out, bool any_input_needs_grad, F f) {
-    static_assert(std::is_trivially_destructible_v<F>, "graft: a backward function captures views and numbers, not owners");
-    const bool recorded = recording_ && any_input_needs_grad;
-    const meter::place at = store_.finish_forward(op, recorded);
-    if (!recorded) return store_.drop_pending();
-    out.id = add_node(out.value.shape);
-    detail::tape_node& n = store_.node(out.id);
-    n.closure = ::new (store_.allocate(sizeof(F))) F(f);
-    store_.keep_pending(n, at);
-    n.run = [](detail::tape_node& self, void* t) {
-      extents<R> shape{};
-      for (std::size_t i = 0; i < R; ++i) shape[i] = self.shape[i];
-      (*static_cast<F*>(self.closure))(tensor_view<const T, R>(reinterpret_cast<const T*>(self.gradient.data()), shape),
-                                       *static_cast<tape*>(t));
+    if (detail::tape_node* n = add_operation(op, out, any_input_needs_grad)) n->run = keep_closure<R>(*n, f);
+  }
+  /// The same for a value that is cheap to compute again from what was saved for f: again(y, tape) fills y, with the same bits.
+  /// `possible` is false where not all of that was saved.
+  template <std::size_t R, class F, class Again>
+  void record(op_info op, var<T, R>& out, bool any_input_needs_grad, F f, Again again, bool possible = true) {
+    struct both {
+      F f;
+      Again again;
+      void operator()(tensor_view<const T, R> dy, tape& t) { f(dy, t); }
     };
+    detail::tape_node* n = add_operation(op, out, any_input_needs_grad);
+    if (n == nullptr) return;
+    n->run = keep_closure<R>(*n, both{f, again});
+    if (!possible) return;
+    const auto fill = [](detail::tape_node& self, void* t, void* to) {
+      static_cast<both*>(self.closure)->again(tensor_view<T, R>(static_cast<T*>(to), leading<R>(self.shape)), *static_cast<tape*>(t));
+    };
+    n->again = ::new (store_.allocate(sizeof(detail::repeatable))) detail::repeatable{fill, out.value.data, {}};
   }
 
   /// Where to put a gradient of the value with this node id: every element must be written, as the accumulator says.
   template <std::size_t R>
   accumulator<T, R> grad(node_id id, extents<R> shape) {
     detail::tape_node& n = store_.node(id);
-    if (n.slot != nullptr) {
-      auto& slot = *static_cast<gradient_slot<T>*>(n.slot);
+    if (n.is_leaf()) {
+      auto& slot = *static_cast<gradient_slot<T>*>(n.closure);
       return {{slot.data, shape}, std::exchange(slot.written, true) ? T(1) : T(0)};
     }
     if (!n.gradient) {
@@ -300,7 +194,7 @@ class tape {
   template <std::size_t R>
   void pass_grad(node_id id, tensor_view<const T, R> dy) {
     detail::tape_node& n = store_.node(id);
-    if (n.slot == nullptr && !n.gradient) {
+    if (!n.is_leaf() && !n.gradient) {
       n.gradient = store_.node(running_).gradient;
       return;
     }
@@ -360,6 +254,42 @@ class tape {
     const node_id id = store_.add_node();
     for (std::size_t i = 0; i < R; ++i) store_.node(id).shape[i] = shape[i];
     return id;
+  }
+  template <std::size_t R>
+  static extents<R> leading(const extents<max_rank>& shape) {
+    extents<R> s{};
+    for (std::size_t i = 0; i < R; ++i) s[i] = shape[i];
+    return s;
+  }
+  /// The new node of an operation, with what was saved for it; null where nothing is recorded.
+  template <std::size_t R>
+  detail::tape_node* add_operation(const op_info& op, var<T, R>& out, bool any_input_needs_grad) {
+    const bool recorded = recording_ && any_input_needs_grad;
+    const meter::place at = store_.finish_forward(op.name, op.flops, recorded);
+    if (!recorded) {
+      store_.drop_pending();
+      return nullptr;
+    }
+    out.id = add_node(out.value.shape);
+    detail::tape_node& n = store_.node(out.id);
+    store_.keep_pending(n, at);
+    return &n;
+  }
+  template <std::size_t R, class F>
+  auto keep_closure(detail::tape_node& n, const F& f) {
+    static_assert(std::is_trivially_destructible_v<F>, "graft: a backward function captures views and numbers, not owners");
+    n.closure = ::new (store_.allocate(sizeof(F))) F(f);
+    return [](detail::tape_node& self, void* t) {
+      (*static_cast<F*>(self.closure))(tensor_view<const T, R>(reinterpret_cast<const T*>(self.gradient.data()), leading<R>(self.shape)),
+                                       *static_cast<tape*>(t));
+    };
+  }
+  /// Whether x is a value, and the whole of it, whose node knows how to compute it again.
+  template <std::size_t R>
+  bool can_make_again(const var<T, R>& x) {
+    if (x.id == no_node) return false;
+    const detail::tape_node& n = store_.node(x.id);
+    return n.again != nullptr && n.again->first == x.value.data && leading<R>(n.shape) == x.value.shape;
   }
   void require_node(node_id id) const {
     if (id == no_node) throw_error<state_error>("backward: the loss depends on no trainable parameter");

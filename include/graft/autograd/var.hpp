@@ -37,6 +37,13 @@ struct gradient_slot {
   bool written = false;
 };
 
+/// A value that a backward pass will ask its tape for: kept, or to be computed again by the node that made it.
+template <class T, std::size_t Rank>
+struct retained {
+  tensor_view<const T, Rank> view;  // without data where it is to be computed again
+  node_id maker = no_node;
+};
+
 /// view = beta * view + g. The first writer gets beta 0, with no memset and no temporary.
 template <class T, std::size_t Rank>
 struct accumulator {

@@ -223,7 +223,7 @@ void free_gradients(context& ctx, const compound_layout& layout, tensor_view<con
 }  // namespace detail
 
 /// Every row of x turned by R of the layout, whose base matrices follow from the free numbers; they are made once, not for every row.
-/// Shapes: x (N, d), free as layout.free_shape() -> (N, d). Saves the base matrices, in double, and x if free needs a gradient;
+/// Shapes: x (N, d), free as layout.free_shape() -> (N, d). Saves the base matrices, in double, and retains x if free needs a gradient;
 /// compounds are made again in the backward pass. Cost: see kernel/compound_apply.hpp, times the blocks. The layout must
 /// outlive the tape. Throws shape_error. Method: compounds of rotations, "Hyper compressed fine-tuning" (2025).
 template <class T>
@@ -239,7 +239,7 @@ var<T, 2> compound_rotation(tape<T>& t, const var<T, 2>& x, const var<T, 2>& fre
   detail::turn_by_compounds<T>(t.ctx(), layout, bases, layout.route, detail::turn::by_r, x.value, y.value);
 
   const bool any = x.needs_grad() || free.needs_grad();
-  const auto xs = t.save_if(free.needs_grad(), x);
+  const auto xs = t.retain_if(free.needs_grad(), x);
   const auto fs = t.save_if(free.needs_grad(), free);
   t.save_if(any, held);
   std::uint64_t flops = 0;
@@ -250,7 +250,7 @@ var<T, 2> compound_rotation(tape<T>& t, const var<T, 2>& x, const var<T, 2>& fre
     if (fi == no_node) return detail::compound_gradients<T>(g.ctx(), layout, bases, {}, dy, dx.view, dx.beta, nullptr);
     const kernel::detail::pooled_matrix<double> dbases(g.ctx(), 1, count);
     std::fill_n(dbases.view.data, count, 0.0);
-    detail::compound_gradients<T>(g.ctx(), layout, bases, xs, dy, dx.view, dx.beta, dbases.view.data);
+    detail::compound_gradients<T>(g.ctx(), layout, bases, g.value(xs), dy, dx.view, dx.beta, dbases.view.data);
     detail::free_gradients<T>(g.ctx(), layout, fs, bases, dbases.view.data, g.grad(fi, fs.shape));
   });
   return y;

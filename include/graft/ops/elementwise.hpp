@@ -17,7 +17,7 @@ void check_same_shape(std::string_view op, const extents<R>& a, const extents<R>
   if (a != b) throw_error<shape_error>(op, ": the operands have shapes ", to_string(a), " and ", to_string(b));
 }
 
-/// y = Function::value(x), saving x.
+/// y = Function::value(x), saving x, from which y can be had again.
 template <class Function, class T, std::size_t R>
 var<T, R> activation(tape<T>& t, std::string_view name, const var<T, R>& x) {
   auto y = t.template empty<R>(x.shape());
@@ -27,7 +27,7 @@ var<T, R> activation(tape<T>& t, std::string_view name, const var<T, R>& x) {
   t.record({name, static_cast<std::uint64_t>(n)}, y, x.needs_grad(), [xs, xi = x.id, n](tensor_view<const T, R> dy, tape<T>& g) {
     const auto to = g.grad(xi, xs.shape);
     kernel::map<T>(g.ctx(), n, to.view.data, to.beta, kernel::gradient_of<Function>{}, dy.data, xs.data);
-  });
+  }, [xs, n](tensor_view<T, R> again, tape<T>& g) { kernel::map<T>(g.ctx(), n, again.data, T(0), kernel::value_of<Function>{}, xs.data); });
   return y;
 }
 
@@ -90,7 +90,7 @@ var<T, R> scale(tape<T>& t, const var<T, R>& x, double factor) {
   return y;
 }
 
-/// Column c of x times gain(c). Shapes: x (N, C), gain (C). Saves x if gain needs a gradient.
+/// Column c of x times gain(c). Shapes: x (N, C), gain (C). Retains x if gain needs a gradient.
 template <class T>
 var<T, 2> scale(tape<T>& t, const var<T, 2>& x, const var<T, 1>& gain) {
   const index_t n = x.shape()[0], c = x.shape()[1];
@@ -102,7 +102,7 @@ var<T, 2> scale(tape<T>& t, const var<T, 2>& x, const var<T, 1>& gain) {
       kernel::map<T>(ctx, c, out + i * c, beta, kernel::times{}, in + i * c, by);
   };
   rows(t.ctx(), y.value.data, T(0), x.value.data, gain.value.data);
-  const auto xs = t.save_if(gain.needs_grad(), x);
+  const auto retained_x = t.retain_if(gain.needs_grad(), x);
   const auto gs = t.save_if(x.needs_grad(), gain);
   t.record({"scale", static_cast<std::uint64_t>(n * c)}, y, x.needs_grad() || gain.needs_grad(),
            [=, xi = x.id, gi = gain.id](tensor_view<const T, 2> dy, tape<T>& g) {
@@ -112,6 +112,7 @@ var<T, 2> scale(tape<T>& t, const var<T, 2>& x, const var<T, 1>& gain) {
              }
              if (gi != no_node) {
                const auto to = g.grad(gi, extents<1>{c});
+               const auto xs = g.value(retained_x);
                kernel::sum_rows<T>(g.ctx(), n, c, to.view.data, to.beta, [dy, xs, c](index_t r, index_t j, index_t lanes) {
                  return simd::load_first<T>(dy.data + r * c + j, lanes) * simd::load_first<T>(xs.data + r * c + j, lanes);
                });
@@ -134,7 +135,7 @@ var<T, R> gelu_tanh(tape<T>& t, const var<T, R>& x) { return detail::activation<
 template <class T, std::size_t R>
 var<T, R> tanh(tape<T>& t, const var<T, R>& x) { return detail::activation<kernel::tanh_function>(t, "tanh", x); }
 
-/// silu(gate) * up, in one pass. Saves gate and up.
+/// silu(gate) * up, in one pass. Saves gate and up, from which it can be had again.
 template <class T, std::size_t R>
 var<T, R> swiglu(tape<T>& t, const var<T, R>& gate, const var<T, R>& up) {
   using silu = kernel::silu_function;
@@ -144,7 +145,7 @@ var<T, R> swiglu(tape<T>& t, const var<T, R>& gate, const var<T, R>& up) {
   kernel::map<T>(t.ctx(), n, y.value.data, T(0), kernel::gated_value_of<silu>{}, gate.value.data, up.value.data);
   const bool needs = gate.needs_grad() || up.needs_grad();
   const auto gs = t.save_if(needs, gate), us = t.save_if(gate.needs_grad(), up);
-  t.record({"swiglu", 5 * static_cast<std::uint64_t>(n)}, y, needs, [gs, us, gi = gate.id, ui = up.id, n](tensor_view<const T, R> dy, tape<T>& g) {
+  const auto backward = [gs, us, gi = gate.id, ui = up.id, n](tensor_view<const T, R> dy, tape<T>& g) {
     if (gi != no_node) {
       const auto to = g.grad(gi, dy.shape);
       kernel::map<T>(g.ctx(), n, to.view.data, to.beta, kernel::gated_gradient_of<silu>{}, dy.data, gs.data, us.data);
@@ -153,7 +154,11 @@ var<T, R> swiglu(tape<T>& t, const var<T, R>& gate, const var<T, R>& up) {
       const auto to = g.grad(ui, dy.shape);
       kernel::map<T>(g.ctx(), n, to.view.data, to.beta, kernel::gated_value_of<silu>{}, gs.data, dy.data);
     }
-  });
+  };
+  const auto again = [gs, us, n](tensor_view<T, R> product, tape<T>& g) {
+    kernel::map<T>(g.ctx(), n, product.data, T(0), kernel::gated_value_of<silu>{}, gs.data, us.data);
+  };
+  t.record({"swiglu", 5 * static_cast<std::uint64_t>(n)}, y, needs, backward, again, gate.needs_grad());
   return y;
 }
 

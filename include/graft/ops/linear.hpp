@@ -25,7 +25,7 @@ constexpr std::uint64_t product_flops(index_t n, index_t m, index_t k) noexcept 
 
 }  // namespace detail
 
-/// y = x W^T. Shapes: x (N, in), w (out, in) -> (N, out). Cost: 2 N in out flops. Saves x if w needs a gradient.
+/// y = x W^T. Shapes: x (N, in), w (out, in) -> (N, out). Cost: 2 N in out flops. Retains x if w needs a gradient.
 /// Throws shape_error unless x and w have the same number of columns.
 template <class T>
 var<T, 2> linear(tape<T>& t, const var<T, 2>& x, const var<T, 2>& w) {
@@ -33,7 +33,7 @@ var<T, 2> linear(tape<T>& t, const var<T, 2>& x, const var<T, 2>& w) {
   const index_t n = x.shape()[0], out = w.shape()[0], in = w.shape()[1];
   auto y = t.template empty<2>({n, out});
   kernel::matmul_nt<T>(t.ctx(), x.value, w.value, y.value);
-  const auto xs = t.save_if(w.needs_grad(), x);
+  const auto xs = t.retain_if(w.needs_grad(), x);
   const auto wv = t.save_if(x.needs_grad(), w);
   t.record({"linear", detail::product_flops(n, out, in)}, y, x.needs_grad() || w.needs_grad(),
            [xs, wv, xi = x.id, wi = w.id, shape = x.shape(), w_shape = w.shape()](tensor_view<const T, 2> dy, tape<T>& g) {
@@ -43,7 +43,7 @@ var<T, 2> linear(tape<T>& t, const var<T, 2>& x, const var<T, 2>& w) {
              }
              if (wi != no_node) {
                const auto to = g.grad(wi, w_shape);
-               kernel::matmul_tn<T>(g.ctx(), dy, xs, to.view, {1, to.beta});
+               kernel::matmul_tn<T>(g.ctx(), dy, g.value(xs), to.view, {1, to.beta});
              }
            });
   return y;

@@ -12,16 +12,17 @@ namespace graft {
 
 namespace detail {
 
-/// What scale (x A^T) B^T keeps for its backward pass: x if a needs a gradient, h = scale x A^T (N, R) if b does, and the factors.
+/// What scale (x A^T) B^T keeps for its backward pass: x, or the way to it, if a needs a gradient, h = scale x A^T (N, R) if b does, and the factors.
 template <class T>
 struct low_rank_rule {
-  tensor_view<const T, 2> x, h, a, b;
+  retained<T, 2> x;
+  tensor_view<const T, 2> h, a, b;
   node_id xi, ai, bi;
   index_t n, in, out, rank;
   double scale;
 
   low_rank_rule(tape<T>& t, const var<T, 2>& xv, const var<T, 2>& hv, const var<T, 2>& av, const var<T, 2>& bv, double s)
-      : x(t.save_if(av.needs_grad(), xv)), h(t.save_if(bv.needs_grad(), hv)), a(t.save_if(xv.needs_grad(), av)),
+      : x(t.retain_if(av.needs_grad(), xv)), h(t.save_if(bv.needs_grad(), hv)), a(t.save_if(xv.needs_grad(), av)),
         b(t.save_if(xv.needs_grad() || av.needs_grad(), bv)), xi(xv.id), ai(av.id), bi(bv.id), n(xv.shape()[0]), in(av.shape()[1]),
         out(bv.shape()[0]), rank(av.shape()[0]), scale(s) {}
 
@@ -39,7 +40,7 @@ struct low_rank_rule {
     kernel::matmul_nn<T>(g.ctx(), dz, b, dh.value, {scale, 0});
     if (ai != no_node) {
       const auto to = g.grad(ai, extents<2>{rank, in});
-      kernel::matmul_tn<T>(g.ctx(), dh.value, x, to.view, {1, to.beta});
+      kernel::matmul_tn<T>(g.ctx(), dh.value, g.value(x), to.view, {1, to.beta});
     }
     return dh;
   }
@@ -65,7 +66,7 @@ var<T, 2> low_rank_projection(tape<T>& t, std::string_view op, const var<T, 2>& 
 }  // namespace detail
 
 /// z = y + scale (x A^T) B^T, in y's memory when nobody else holds it; the dense product B A is never formed.
-/// Shapes: y (N, out), x (N, in), a (R, in), b (out, R). Cost: 2 N R (in + out) flops. Saves x if a needs a gradient and
+/// Shapes: y (N, out), x (N, in), a (R, in), b (out, R). Cost: 2 N R (in + out) flops. Retains x if a needs a gradient and saves
 /// the N x R product if b does.
 template <class T>
 var<T, 2> add_low_rank(tape<T>& t, var<T, 2> y, const var<T, 2>& x, const var<T, 2>& a, const var<T, 2>& b, double scale) {
@@ -88,7 +89,7 @@ var<T, 2> add_low_rank(tape<T>& t, var<T, 2> y, const var<T, 2>& x, const var<T,
 
 /// z = x W^T + scale (d A^T) B^T with a frozen W of any storage type, in one pass over z; so is the gradient of x where d is x.
 /// d is x after dropout, or x itself. Shapes: x and d (N, in), w (out, in), a (R, in), b (out, R) -> (N, out).
-/// Cost: 2 N (in out + R (in + out)) flops. Saves d if a needs a gradient and the N x R product if b does. W must outlive the tape.
+/// Cost: 2 N (in out + R (in + out)) flops. Retains d if a needs a gradient, saves the N x R product if b does. W must outlive the tape.
 template <class T>
 var<T, 2> linear_low_rank(tape<T>& t, const var<T, 2>& x, const matrix_ref& w, const var<T, 2>& d, const var<T, 2>& a,
                           const var<T, 2>& b, double scale) {

@@ -17,7 +17,8 @@ void check_gain(std::string_view op, const var<T, 2>& x, const var<T, 1>& gain) 
 }  // namespace detail
 
 /// y(n, c) = x(n, c) gain(c) / sqrt(mean over c of x^2 + eps).
-/// Shapes: x (N, C), gain (C) -> (N, C). Cost: 4 N C flops. Saves N values, and x if anything needs a gradient.
+/// Shapes: x (N, C), gain (C) -> (N, C). Cost: 4 N C flops. Saves N values, and x if anything needs a gradient,
+/// from which y can be had again.
 /// Throws shape_error unless gain has C entries. Source: Zhang and Sennrich 2019.
 template <class T>
 var<T, 2> rms_norm(tape<T>& t, const var<T, 2>& x, const var<T, 1>& gain, double eps = 1e-5) {
@@ -29,7 +30,7 @@ var<T, 2> rms_norm(tape<T>& t, const var<T, 2>& x, const var<T, 1>& gain, double
   const bool needs = x.needs_grad() || gain.needs_grad();
   const auto xs = t.save_if(needs, x), gs = tensor_view<const T, 2>{gain.value.data, {1, c}};
   const auto fs = t.save_if(needs, factor);
-  t.save_if(x.needs_grad(), gain);
+  t.save_if(needs, gain);
   t.record({"rms_norm", 4 * static_cast<std::uint64_t>(n * c)}, y, needs,
            [=, xi = x.id, gi = gain.id](tensor_view<const T, 2> dy, tape<T>& g) {
              if (gi != no_node) {
@@ -40,12 +41,14 @@ var<T, 2> rms_norm(tape<T>& t, const var<T, 2>& x, const var<T, 1>& gain, double
                const auto to = g.grad(xi, dy.shape);
                kernel::rms_norm_backward<T>(g.ctx(), n, c, xs.data, gs.data, fs.data, dy.data, to.view.data, to.beta);
              }
-           });
+           },
+           [=, f = factor.value.data](tensor_view<T, 2> again, tape<T>& g) { kernel::rms_norm<T>(g.ctx(), n, c, xs.data, gs.data, eps, again.data, f); });
   return y;
 }
 
 /// y(n, c) = (x(n, c) - mean) gain(c) / sqrt(variance + eps) + bias(c), mean and variance over c.
-/// Shapes: x (N, C), gain and bias (C) -> (N, C). Cost: 7 N C flops. Saves 2 N values, and x if anything needs a gradient.
+/// Shapes: x (N, C), gain and bias (C) -> (N, C). Cost: 7 N C flops. Saves 2 N values, and x if x or gain needs a
+/// gradient: then y can be had again.
 /// Throws shape_error unless gain and bias have C entries. Source: Ba et al. 2016.
 template <class T>
 var<T, 2> layer_norm(tape<T>& t, const var<T, 2>& x, const var<T, 1>& gain, const var<T, 1>& bias, double eps = 1e-5) {
@@ -59,7 +62,8 @@ var<T, 2> layer_norm(tape<T>& t, const var<T, 2>& x, const var<T, 1>& gain, cons
   const bool statistics = x.needs_grad() || gain.needs_grad();
   const auto xs = t.save_if(statistics, x);
   t.save_if(statistics, moments);
-  t.save_if(x.needs_grad(), gain);
+  t.save_if(statistics, gain);
+  t.save_if(statistics, bias);
   t.record({"layer_norm", 7 * static_cast<std::uint64_t>(n * c)}, y, statistics || bias.needs_grad(),
            [=, gs = gain.value.data, xi = x.id, gi = gain.id, bi = bias.id](tensor_view<const T, 2> dy, tape<T>& g) {
              if (bi != no_node) {
@@ -74,7 +78,11 @@ var<T, 2> layer_norm(tape<T>& t, const var<T, 2>& x, const var<T, 1>& gain, cons
                const auto to = g.grad(xi, dy.shape);
                kernel::layer_norm_backward<T>(g.ctx(), n, c, xs.data, gs, mean, factor, dy.data, to.view.data, to.beta);
              }
-           });
+           },
+           [=, gs = gain.value.data, bs = bias.value.data](tensor_view<T, 2> again, tape<T>& g) {
+             kernel::layer_norm<T>(g.ctx(), n, c, xs.data, gs, bs, eps, again.data, mean, factor);
+           },
+           statistics);
   return y;
 }
 
