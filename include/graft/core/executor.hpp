@@ -4,8 +4,9 @@
 #include <concepts>
 #include <type_traits>
 
-#include "graft/core/extents.hpp"
 #include "graft/core/function_ref.hpp"
+#include "graft/core/index.hpp"
+#include "graft/core/macros.hpp"
 
 namespace graft {
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Signed sizes and fixed-rank shapes, shared by everything that has a shape. Read next: core/tensor.hpp.
+// Fixed-rank shapes, shared by everything that has a shape. Read next: core/tensor.hpp.
 #pragma once
 #include <array>
 #include <cstddef>
@@ -8,10 +8,9 @@
 #include <string>
 
 #include "graft/core/error.hpp"
+#include "graft/core/index.hpp"
 
 namespace graft {
-
-using index_t = std::ptrdiff_t;  // signed; not `index`, which collides with POSIX ::index under a using-directive
 
 template <std::size_t Rank>
 using extents = std::array<index_t, Rank>;

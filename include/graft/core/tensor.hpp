@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Arrays with a static rank: tensor_view looks, tensor owns. Read next: tensor/ for operations, core/frozen_array.hpp.
 #pragma once
-#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <initializer_list>
@@ -230,7 +229,7 @@ class tensor {
   static tensor zeros(extents<Rank> shape) { return full(shape, T{}); }
   static tensor full(extents<Rank> shape, T value) {
     tensor t(shape);
-    std::fill_n(t.data_, t.size(), value);
+    for (T& e : t.span()) e = value;
     return t;
   }
 
@@ -259,7 +258,7 @@ class tensor {
   /// A contiguous copy of any view.
   static tensor copy_of(tensor_view<const T, Rank> source) {
     tensor t(source.shape);
-    if (source.contiguous()) std::copy_n(source.data, source.size(), t.data_);
+    if (source.contiguous() && source.size() != 0) __builtin_memcpy(t.data_, source.data, static_cast<std::size_t>(source.size()) * sizeof(T));
     else detail::zip_elements(t.view(), source, [](T& to, const T& from) { to = from; });
     return t;
   }
