@@ -38,33 +38,45 @@ GRAFT_INLINE void add_products(index_t depth, P s, index_t row_step, const T* co
          [rest](const T* p) { return simd::load_partial<T, Arch>(p, rest); });
 }
 
-/// The same where rows are blocks: two vectors at a time, so that their scale is decoded once, as far as blocks are whole. The
-/// last is decoded with what fills it up, against zeros.
+/// The same where rows are blocks: two vectors at a time, as far as blocks are whole, and half-precision scales, which cost as much to
+/// decode as half a block of codes, a vector of them at a time. What lies two passes over rows ahead is asked for in the order of
+/// memory. The last block is decoded with what fills it up, against zeros.
 template <int Rows, int Few, class Arch, class B>
 GRAFT_INLINE void add_block_products(index_t depth, block_pointer<B> s, index_t row_step, const float* const (&few)[Few],
                                      simd::batch<float, Arch> (&acc)[Rows * Few]) {
+  using batch = simd::batch<float, Arch>;
   constexpr index_t w = simd::width<float, Arch>;
-  const B* at = &s.block();
-  const index_t step = row_step / B::count, whole = depth / B::count * B::count;
-  for (index_t k = 0; k < whole; ++at)
-    for (index_t v = 0; v < B::count; v += 2 * w, k += 2 * w) {
-      GRAFT_UNROLL
-      for (int r = 0; r < Rows; ++r) {
-        simd::prefetch(at + (r + Rows) * step);
-        const auto first = simd::decode<Arch>(at[r * step], v), second = simd::decode<Arch>(at[r * step], v + w);
+  constexpr bool scales_first = std::same_as<decltype(simd::scale_of(B{})), f16>;
+  const B *const at = &s.block(), *ahead = at + 2 * Rows * (row_step / B::count);
+  const index_t step = row_step / B::count, whole = depth / B::count;
+  alignas(64) float scales[scales_first ? Rows * w : 1];
+  for (index_t first = 0; first < whole; first += w) {
+    const index_t count = whole - first < w ? whole - first : w;
+    if constexpr (scales_first)
+      for (int r = 0; r < Rows; ++r) simd::store(scales + r * w, simd::load_scales<Arch>(at + r * step + first, count));
+    for (index_t b = 0; b < count; ++b)
+      for (index_t v = 0; v < B::count; v += 2 * w) {
+        const index_t k = (first + b) * B::count + v;
         GRAFT_UNROLL
-        for (int f = 0; f < Few; ++f) {
-          auto& sum = acc[r * Few + f];
-          sum = simd::fma(first, simd::load<float, Arch>(few[f] + k), sum);
-          sum = simd::fma(second, simd::load<float, Arch>(few[f] + k + w), sum);
+        for (int r = 0; r < Rows; ++r) {
+          const B& block = at[r * step + first + b];
+          const batch scale(scales_first ? scales[r * w + b] : convert<float>(simd::scale_of(block)));
+          simd::prefetch_far(ahead++);
+          const auto one = simd::decode<Arch>(block, v, scale), two = simd::decode<Arch>(block, v + w, scale);
+          GRAFT_UNROLL
+          for (int f = 0; f < Few; ++f) {
+            auto& sum = acc[r * Few + f];
+            sum = simd::fma(one, simd::load<float, Arch>(few[f] + k), sum);
+            sum = simd::fma(two, simd::load<float, Arch>(few[f] + k + w), sum);
+          }
         }
       }
-    }
-  for (index_t k = whole; k < depth; k += w) {
+  }
+  for (index_t k = whole * B::count; k < depth; k += w) {
     const index_t rest = depth - k < w ? depth - k : w;
     GRAFT_UNROLL
     for (int r = 0; r < Rows; ++r) {
-      const auto v = simd::decode<Arch>(at[r * step], k - whole);
+      const auto v = simd::decode<Arch>(at[r * step + whole], k - whole * B::count);
       GRAFT_UNROLL
       for (int f = 0; f < Few; ++f) acc[r * Few + f] = simd::fma(v, simd::load_partial<float, Arch>(few[f] + k, rest), acc[r * Few + f]);
     }

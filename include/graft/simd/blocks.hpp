@@ -101,13 +101,41 @@ GRAFT_INLINE batch<float, Arch> decode_bytes(const std::int8_t* q) noexcept {
 
 }  // namespace detail
 
-/// The `width<float>` values from `at` on of a block, `at` a multiple of that.
+/// What a block's codes are multiplied by, in its storage type.
+inline f16 scale_of(const q8_0_block& b) noexcept { return b.scale; }
+inline f16 scale_of(const q4_0_block& b) noexcept { return b.scale; }
+inline float scale_of(const nf4_block& b) noexcept { return b.largest; }
+
+/// The `width<float>` values from `at` on of a block, `at` a multiple of that, by its scale in every lane.
+template <class Arch = default_arch, block_format B>
+GRAFT_INLINE batch<float, Arch> decode(const B& b, index_t at, batch<float, Arch> scale) noexcept {
+  if constexpr (std::same_as<B, q8_0_block>) return detail::decode_bytes<Arch>(b.q + at) * scale;
+  else if constexpr (std::same_as<B, q4_0_block>) return detail::decode_nibbles<B, Arch>(b.q + (at & 15), (at & 16) != 0) * scale;
+  else return detail::decode_nibbles<B, Arch>(b.q + (at / 32 * 16 + (at & 15)), (at & 16) != 0) * scale;
+}
+
+/// Scales of the next `count` blocks, at most `width<float>`, as floats.
+template <class Arch = default_arch, block_format B>
+GRAFT_INLINE batch<float, Arch> load_scales(const B* at, index_t count) noexcept {
+  constexpr index_t w = width<float, Arch>;
+  using stored = decltype(scale_of(*at));
+#if defined(__AVX512F__)
+  if constexpr (std::same_as<stored, f16> && detail::is_vector<batch<float, Arch>, float, 64>) {
+    const __m512i apart = _mm512_mullo_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), _mm512_set1_epi32(sizeof(B)));
+    const __m512i words = _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), static_cast<__mmask16>((1u << count) - 1u), apart, at, 1);
+    return batch<float, Arch>(_mm512_cvtph_ps(_mm512_cvtepi32_epi16(words)));
+  }
+#endif
+  stored raw[static_cast<std::size_t>(w)] = {};
+  for (index_t i = 0; i < count; ++i) raw[i] = scale_of(at[i]);
+  return load_as<float, Arch>(raw);
+}
+
+/// The same where the scale was not decoded before.
 template <class Arch = default_arch, block_format B>
 GRAFT_INLINE batch<float, Arch> decode(const B& b, index_t at) noexcept {
-  if constexpr (std::same_as<B, q8_0_block>) return detail::decode_bytes<Arch>(b.q + at) * detail::broadcast_scale<Arch>(b.scale);
-  else if constexpr (std::same_as<B, q4_0_block>)
-    return detail::decode_nibbles<B, Arch>(b.q + (at & 15), (at & 16) != 0) * detail::broadcast_scale<Arch>(b.scale);
-  else return detail::decode_nibbles<B, Arch>(b.q + (at / 32 * 16 + (at & 15)), (at & 16) != 0) * batch<float, Arch>(b.largest);
+  if constexpr (std::same_as<decltype(scale_of(b)), f16>) return decode<Arch>(b, at, detail::broadcast_scale<Arch>(b.scale));
+  else return decode<Arch>(b, at, batch<float, Arch>(scale_of(b)));
 }
 
 /// `width<T>` values as T.

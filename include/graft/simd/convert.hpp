@@ -16,11 +16,19 @@ struct raw_vector {
   typedef U type __attribute__((vector_size(sizeof(U) * static_cast<std::size_t>(N))));
 };
 
+/// N 16-bit words, widened to 32 bits. Where one instruction does that it is named: compilers take halves and join them.
 template <index_t N>
-GRAFT_INLINE auto load_words(const void* p) noexcept {  // N 16-bit words, widened to 32 bits
+GRAFT_INLINE auto load_words(const void* p) noexcept {
+  using wide = typename raw_vector<std::uint32_t, N>::type;
+#if defined(__AVX512F__)
+  if constexpr (N == 16) return (wide)_mm512_cvtepu16_epi32(_mm256_loadu_si256(static_cast<const __m256i*>(p)));
+#endif
+#if defined(__AVX2__)
+  if constexpr (N == 8) return (wide)_mm256_cvtepu16_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p)));
+#endif
   typename raw_vector<std::uint16_t, N>::type words;
   std::memcpy(&words, p, sizeof words);
-  return __builtin_convertvector(words, typename raw_vector<std::uint32_t, N>::type);
+  return __builtin_convertvector(words, wide);
 }
 
 }  // namespace detail
