@@ -82,6 +82,27 @@ TEST_CASE("vector conversion of 16-bit storage equals the scalar one for every v
   CHECK(wrong == 0);
 }
 
+TEST_CASE("erf of vectors is that of doubles within two roundings, everywhere") {
+  const auto of_vector = [](float x) { return simd::erf(simd::batch<float>(x)).get(0); };
+  const auto follows = [&](float x) {
+    const double expected = std::erf(static_cast<double>(x));
+    INFO("x " << x);
+    REQUIRE(std::abs(static_cast<double>(of_vector(x)) - expected) <= 2 * static_cast<double>(std::numeric_limits<float>::epsilon()) * std::abs(expected));
+    REQUIRE(of_vector(-x) == -of_vector(x));
+  };
+  for (int i = -2000; i < 2000; ++i) follows(static_cast<float>(i) / 317);
+  for (int exponent = -37; exponent < 4; ++exponent) follows(std::ldexp(1.37f, exponent));
+  for (int piece = 0; piece < 16; ++piece) {  // where one polynomial ends and the next begins
+    float x = static_cast<float>(0.27 * (piece + 0.5));
+    for (int n = 0; n < 20; ++n) x = std::nextafter(x, 0.f);
+    for (int n = 0; n < 40; ++n, x = std::nextafter(x, 9.f)) follows(x);
+  }
+  const float infinite = std::numeric_limits<float>::infinity();
+  CHECK((of_vector(infinite) == 1 && of_vector(-infinite) == -1 && of_vector(1e30f) == 1));
+  CHECK(std::isnan(of_vector(std::numeric_limits<float>::quiet_NaN())));
+  CHECK(std::signbit(of_vector(-0.f)));
+}
+
 TEMPLATE_TEST_CASE("functions of vectors agree with those of numbers", "", float, double) {
   constexpr index_t w = simd::width<TestType>;
   const auto agree = [](auto f, auto low, auto high, double ulps = 2) {

@@ -11,6 +11,7 @@
 
 #include "graft/core/extents.hpp"
 #include "graft/core/macros.hpp"
+#include "graft/simd/erf.hpp"
 
 namespace graft::simd {
 
@@ -233,7 +234,6 @@ GRAFT_INLINE void sum_each(const batch<T, Arch> (&v)[N], T* out) noexcept {
   GRAFT_INLINE T name(T x) noexcept { return std::name(x); }
 GRAFT_SIMD_FUNCTION(log)
 GRAFT_SIMD_FUNCTION(tanh)
-GRAFT_SIMD_FUNCTION(erf)
 GRAFT_SIMD_FUNCTION(sqrt)
 GRAFT_SIMD_FUNCTION(abs)
 GRAFT_SIMD_FUNCTION(sin)
@@ -270,6 +270,17 @@ GRAFT_INLINE batch<T, Arch> exp(batch<T, Arch> x) noexcept {
 }
 template <std::floating_point T>
 GRAFT_INLINE T exp(T x) noexcept { return std::exp(x); }
+
+template <class T, class Arch>
+GRAFT_INLINE batch<T, Arch> erf(batch<T, Arch> x) noexcept {
+#if defined(__AVX512F__)
+  if constexpr (detail::is_vector<batch<T, Arch>, float, 64>) return detail::erf(x);
+  else
+#endif
+    return xsimd::erf(x);
+}
+template <std::floating_point T>
+GRAFT_INLINE T erf(T x) noexcept { return std::erf(x); }
 
 template <class T, class Arch>
 GRAFT_INLINE batch<T, Arch> max(batch<T, Arch> a, batch<T, Arch> b) noexcept { return xsimd::max(a, b); }
