@@ -4,9 +4,6 @@
 #include <sys/resource.h>
 
 #include <cstdio>
-#include <cstring>
-#include <map>
-#include <vector>
 
 #include "graft/simd/simd.hpp"
 #include "support/timing.hpp"
@@ -48,39 +45,32 @@ double fma_peak() {
   return peak;
 }
 
+void plain_copy::operator()() {
+  constexpr std::size_t w = graft::simd::width<float>;
+  for (std::size_t i = 0; i + w <= from_.size(); i += w) graft::simd::store(to_.data() + i, graft::simd::load(from_.data() + i));
+  asm volatile("" : : "r"(to_.data()) : "memory");
+}
+
+void plain_read::operator()() const {
+  constexpr std::size_t streams = 8, w = graft::simd::width<float>;  // apart, so that more than one page is under way
+  const std::size_t each = from_.size() / streams / w * w;
+  batch sum[streams];
+  for (batch& s : sum) s = batch(0.0f);
+  for (std::size_t i = 0; i < each; i += w)
+    for (std::size_t s = 0; s < streams; ++s) sum[s] += graft::simd::load(from_.data() + s * each + i);
+  for (std::size_t s = 1; s < streams; ++s) sum[0] += sum[s];
+  volatile float sink = graft::simd::sum(sum[0]);
+  (void)sink;
+}
+
 double copy_bandwidth(std::size_t footprint) {
-  static std::map<std::size_t, double> known;
-  auto [at, fresh] = known.try_emplace(footprint);
-  if (fresh) {
-    std::vector<std::byte> from(footprint / 2, std::byte{1}), to(footprint / 2);
-    const auto times = take_turns({{"copy", [&] {
-                                      std::memcpy(to.data(), from.data(), from.size());
-                                      asm volatile("" : : "r"(to.data()) : "memory");
-                                    }}});
-    at->second = static_cast<double>(footprint) / median(times[0]);
-  }
-  return at->second;
+  plain_copy copy(footprint);
+  return copy.bytes() / median(take_turns({{"copy", [&] { copy(); }}})[0]);
 }
 
 double read_bandwidth(std::size_t bytes) {
-  static std::map<std::size_t, double> known;
-  auto [at, fresh] = known.try_emplace(bytes);
-  if (fresh) {
-    const std::vector<float> from(bytes / sizeof(float), 1.0f);
-    constexpr std::size_t streams = 8, w = graft::simd::width<float>;  // apart, so that more than one page is under way
-    const std::size_t each = from.size() / streams / w * w;
-    const auto times = take_turns({{"read", [&] {
-                                      batch sum[streams];
-                                      for (batch& s : sum) s = batch(0.0f);
-                                      for (std::size_t i = 0; i < each; i += w)
-                                        for (std::size_t s = 0; s < streams; ++s) sum[s] += graft::simd::load(from.data() + s * each + i);
-                                      for (std::size_t s = 1; s < streams; ++s) sum[0] += sum[s];
-                                      volatile float sink = graft::simd::sum(sum[0]);
-                                      (void)sink;
-                                    }}});
-    at->second = static_cast<double>(each * streams * sizeof(float)) / median(times[0]);
-  }
-  return at->second;
+  const plain_read read(bytes);
+  return read.bytes() / median(take_turns({{"read", [&] { read(); }}})[0]);
 }
 
 std::string describe_machine() {

@@ -21,9 +21,10 @@ namespace bench {
 using graft::tensor;
 using graft::test::random_tensor;
 
-/// What one call does at the least: its arithmetic, and the bytes it must read and write.
+/// What one call does at the least: its arithmetic, and the bytes it must read and write, or only read.
 struct work {
   double flops = 0, bytes = 0;
+  bool only_reads = false;
 };
 
 inline constexpr double float_bytes = sizeof(float);
@@ -46,9 +47,9 @@ bool verify(benchmark::State& s, const tensor<T, Rank>& got, const tensor<U, Ran
   return verify<T, U>(s, got.span(), reference.span(), relative);
 }
 
-/// Times `run`, then against `others` in turns. Counters: GFLOP/s and `of_peak`, its share of the multiply-add peak, which
-/// takes turns too; GB/s; `of_limit`, the share of the time that the measured peak and copy bandwidth (of arrays of this
-/// size) allow; calls of operator new; and for every other, how many times faster `run` is. `vs_oneDNN` is the ratio to the
+/// Times `run`, then against `others` and the machine in turns. Counters: GFLOP/s and `of_peak`, its share of the multiply-add
+/// peak; GB/s; `of_limit`, the share of the time that the peak and a plain copy, or read, of as many bytes take, and `of_read` where
+/// it only reads; calls of operator new; and for every other, how many times faster `run` is. `vs_oneDNN` is the ratio to the
 /// faster of oneDNN's entries.
 inline void measure(benchmark::State& s, const work& w, const std::function<void()>& run, std::vector<contender> others = {}, turns how = {7, 0.005}) {
   run();
@@ -59,21 +60,26 @@ inline void measure(benchmark::State& s, const work& w, const std::function<void
     run();
     benchmark::ClobberMemory();
   }
+  const std::size_t footprint = static_cast<std::size_t>(w.bytes), peers = others.size();
+  plain_copy copy(w.only_reads ? 0 : footprint);
+  const plain_read read(w.only_reads ? footprint : 0);
   others.insert(others.begin(), {"graft", run});
   others.push_back({"peak", [] { fma_burst(); }});
+  if (w.bytes != 0) others.push_back({"memory", [&] { w.only_reads ? read() : copy(); }});
   const round_times times = take_turns(others, how);
-  others.pop_back();
   const double seconds = median(times[0]);
-  const double limit = std::max(w.flops / fma_peak(), w.bytes == 0 ? 0 : w.bytes / copy_bandwidth(static_cast<std::size_t>(w.bytes)));
+  const double of_peak = speed_ratio(times[0], times[peers + 1]) * w.flops / fma_burst();
+  const double of_memory = w.bytes == 0 ? 0 : speed_ratio(times[0], times[peers + 2]) * w.bytes / (w.only_reads ? read.bytes() : copy.bytes());
   if (w.flops != 0) {
     s.counters["GFLOP/s"] = 1e-9 * w.flops / seconds;
-    s.counters["of_peak"] = speed_ratio(times[0], times.back()) * w.flops / fma_burst();
+    s.counters["of_peak"] = of_peak;
   }
   if (w.bytes != 0) s.counters["GB/s"] = 1e-9 * w.bytes / seconds;
-  s.counters["of_limit"] = limit / seconds;
+  if (w.only_reads) s.counters["of_read"] = of_memory;
+  s.counters["of_limit"] = std::max(of_peak, of_memory);
   s.counters["allocations"] = static_cast<double>(allocations);
   double onednn = HUGE_VAL;
-  for (std::size_t i = 1; i < others.size(); ++i) {
+  for (std::size_t i = 1; i <= peers; ++i) {
     const double ratio = speed_ratio(times[0], times[i]);
     s.counters["vs_" + others[i].name] = ratio;
     if (others[i].name.starts_with("oneDNN")) onednn = std::min(onednn, ratio);
