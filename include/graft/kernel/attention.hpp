@@ -6,7 +6,7 @@
 #include <cmath>
 #include <limits>
 
-#include "graft/kernel/attention_block.hpp"
+#include "graft/kernel/attention_narrow.hpp"
 #include "graft/kernel/dot.hpp"
 #include "graft/kernel/softmax.hpp"
 
@@ -51,10 +51,10 @@ void attend_row(context& ctx, const attention_layout& at, tensor_view<const T, 2
 template <class T, class Arch>
 void exponentials(const score_block<T, Arch>& block, T* scores, T* sums, T* log_sums) {
   using batch = simd::batch<T, Arch>;
-  constexpr index_t width = score_block<T, Arch>::width;
+  const index_t row = block.row;
   for (index_t i = 0; i < block.queries; i += block.lanes) {
     T* const column = scores + i;
-    const auto score = [&](index_t k) GRAFT_INLINED { return simd::load<T, Arch>(column + k * width); };
+    const auto score = [&](index_t k) GRAFT_INLINED { return simd::load<T, Arch>(column + k * row); };
     batch most[4];  // in turns, so that one need not wait for another
     for (auto& m : most) m = batch(-std::numeric_limits<T>::infinity());
     const index_t whole = block.sees(i);
@@ -69,13 +69,13 @@ void exponentials(const score_block<T, Arch>& block, T* scores, T* sums, T* log_
     const batch top = simd::max(simd::max(most[0], most[1]), simd::max(most[2], most[3]));
     batch sum(T(0));
     const auto put = [&](index_t key, batch e) GRAFT_INLINED {
-      simd::store(column + key * width, e);
+      simd::store(column + key * row, e);
       sum += e;
     };
     block.for_each_key(
         i, 0, [&](index_t key) GRAFT_INLINED { put(key, simd::exp(score(key) - top)); },
         [&](index_t key, auto seen) GRAFT_INLINED { put(key, simd::select(seen, simd::exp(score(key) - top), batch(T(0)))); },
-        [&](index_t key) { simd::store(column + key * width, batch(T(0))); });
+        [&](index_t key) { simd::store(column + key * row, batch(T(0))); });
     simd::store(sums + i, sum);
     simd::store(log_sums + i, top + simd::log(sum));
   }
@@ -89,7 +89,6 @@ void exponentials(const score_block<T, Arch>& block, T* scores, T* sums, T* log_
 template <class T, class Arch = simd::default_arch>
 void attention(context& ctx, const attention_layout& at, tensor_view<const T, 2> q, tensor_view<const T, 2> k,
                tensor_view<const T, 2> v, tensor_view<T, 2> out, T* log_sum) {
-  constexpr index_t width = detail::score_block<T, Arch>::width;
   index_t longest_keys = 0, longest_queries = 0;
   for (index_t s = 0; s < at.sequences(); ++s) {
     longest_keys = std::max(longest_keys, detail::rows_of(at.key_offsets, s).count);
@@ -97,7 +96,7 @@ void attention(context& ctx, const attention_layout& at, tensor_view<const T, 2>
   }
   if (longest_queries <= 2) return detail::attend_row<T, Arch>(ctx, at, q, k, v, out, log_sum);
 
-  const index_t d = at.head_size;
+  const index_t d = at.head_size, width = detail::queries_at_once<T, Arch>(d);
   ctx.scratch().reserve(static_cast<std::size_t>((d + longest_keys) * width) * sizeof(T));
   const detail::block_grid grid(at, at.query_offsets, at.heads, width);
   ctx.executor().parallel_for(grid.tasks(at.sequences()), 1, [&](index_t task, index_t) {
@@ -107,14 +106,21 @@ void attention(context& ctx, const attention_layout& at, tensor_view<const T, 2>
       const detail::row_range queries = detail::rows_of(at.query_offsets, s), keys = detail::rows_of(at.key_offsets, s);
       const index_t row = queries.first + first, column = head / at.group() * d;
       const detail::score_block<T, Arch> block{rows, detail::visible_keys(at, queries.count, keys.count, first + rows - 1),
-                                               detail::visible_keys(at, queries.count, keys.count, first), at.causal};
+                                               detail::visible_keys(at, queries.count, keys.count, first), at.causal, width};
+      const T *const key = &k(keys.first, column), *const value = &v(keys.first, column);
       T* const to = &out(row, head * d);
+      T sums[detail::score_block<T, Arch>::width], log_sums[detail::score_block<T, Arch>::width];
       pack_rows<T, Arch>(&q(row, head * d), q.stride[0], rows, d, panel, width);
-      block.multiply(&k(keys.first, column), k.stride[0], d, panel, static_cast<T>(at.scale), scores);
-      T sums[width], log_sums[width];
-      detail::exponentials(block, scores, sums, log_sums);
-      detail::gather_from_keys(block, scores, &v(keys.first, column), v.stride[0], d, to, out.stride[0], T(0));
-      for (index_t i = 0; i < rows; ++i) detail::row_scale<T, Arch>(to + i * out.stride[0], d, T(1) / sums[i]);
+      if (detail::is_narrow(d)) {
+        detail::narrow_scores(block, key, k.stride[0], panel, width, static_cast<T>(at.scale), scores);
+        detail::exponentials(block, scores, sums, log_sums);
+        detail::narrow_outputs(block, scores, sums, value, v.stride[0], to, out.stride[0]);
+      } else {
+        block.multiply(key, k.stride[0], d, panel, static_cast<T>(at.scale), scores);
+        detail::exponentials(block, scores, sums, log_sums);
+        detail::gather_from_keys(block, scores, value, v.stride[0], d, to, out.stride[0], T(0));
+        for (index_t i = 0; i < rows; ++i) detail::row_scale<T, Arch>(to + i * out.stride[0], d, T(1) / sums[i]);
+      }
       for (index_t i = 0; log_sum != nullptr && i < rows; ++i) log_sum[(row + i) * at.heads + head] = log_sums[i];
     });
   });

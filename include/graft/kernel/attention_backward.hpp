@@ -21,21 +21,21 @@ namespace detail {
 template <class T, class Arch>
 void probabilities_and_gradient(const score_block<T, Arch>& block, T* p, T* ds, T scale, const T* lse, const T* delta) {
   using batch = simd::batch<T, Arch>;
-  constexpr index_t width = score_block<T, Arch>::width;
-  for (index_t i = 0; i < block.queries; i += block.lanes) {
+  const index_t row = block.row;
+  for (index_t i = block.seen_from(0) / block.lanes * block.lanes; i < block.queries; i += block.lanes) {
     T *const pi = p + i, *const dsi = ds + i;
     const batch less = simd::load<T, Arch>(lse + i), minus = simd::load<T, Arch>(delta + i), by(scale);
-    const auto probability = [&](index_t k) GRAFT_INLINED { return simd::exp(simd::load<T, Arch>(pi + k * width) - less); };
+    const auto probability = [&](index_t k) GRAFT_INLINED { return simd::exp(simd::load<T, Arch>(pi + k * row) - less); };
     const auto put = [&](index_t k, batch e) GRAFT_INLINED {
-      simd::store(pi + k * width, e);
-      simd::store(dsi + k * width, e * ((simd::load<T, Arch>(dsi + k * width) - minus) * by));
+      simd::store(pi + k * row, e);
+      simd::store(dsi + k * row, e * ((simd::load<T, Arch>(dsi + k * row) - minus) * by));
     };
     block.for_each_key(
         i, 0, [&](index_t k) GRAFT_INLINED { put(k, probability(k)); },
         [&](index_t k, auto seen) GRAFT_INLINED { put(k, simd::select(seen, probability(k), batch(T(0)))); },
         [&](index_t k) {
-          simd::store(pi + k * width, batch(T(0)));
-          simd::store(dsi + k * width, batch(T(0)));
+          simd::store(pi + k * row, batch(T(0)));
+          simd::store(dsi + k * row, batch(T(0)));
         });
   }
 }
@@ -52,16 +52,18 @@ struct backward_task {
   static constexpr index_t width = score_block<T, Arch>::width, lanes = score_block<T, Arch>::lanes;
   static constexpr index_t together = 4;  // blocks of queries that go over the keys at once: each key block is brought in once for all
   static index_t scratch_elements(index_t head_size) {
+    if (is_narrow(head_size)) return narrow_queries * (3 * narrow_head + 2 * narrow_keys);
     return 2 * width * width + keys_at_once * value_width<T, Arch>(head_size) + together * 2 * head_size * width;
   }
 
   void run(T* scratch) const {
+    if (is_narrow(at.head_size)) return run_narrow(scratch);
     T* const panels = scratch + 2 * width * width + keys_at_once * value_width<T, Arch>(at.head_size);
     T lse[together * width], delta[together * width];
     const row_range queries = rows_of(at.query_offsets, s);
     for (index_t first = 0; first < queries.count; first += together * width) {
       const index_t end = std::min(queries.count, first + together * width);
-      prepare(first, end, panels, lse, delta);
+      prepare(first, end, panels, lse, delta, width);
       for (index_t j = 0; j < seen_before(end); j += width)
         for (index_t i = first; i < end; i += width)
           if (j < seen_before(std::min(end, i + width)))
@@ -83,21 +85,58 @@ struct backward_task {
     return simd::sum(sum);
   }
 
-  /// What queries [first, end) bring along: their log sums, the inner products of y and dy, and panels of q and dy by turns.
-  void prepare(index_t first, index_t end, T* panels, T* lse, T* delta) const {
+  /// What queries [first, end) bring along: their log sums, the inner products of y and dy, and panels of q and dy by turns, each
+  /// `wide` queries wide.
+  void prepare(index_t first, index_t end, T* panels, T* lse, T* delta, index_t wide) const {
     const index_t d = at.head_size, before = rows_of(at.query_offsets, s).first, column = head * d;
     for (index_t i = first; i < end; ++i) {
       delta[i - first] = inner_product(&dy(before + i, column), &y(before + i, column));
       lse[i - first] = log_sum[(before + i) * at.heads + head];
     }
-    for (index_t i = first; i < end; i += width, panels += 2 * d * width) {
-      const index_t rows = std::min(width, end - i);
-      pack_rows<T, Arch>(&q(before + i, column), q.stride[0], rows, d, panels, width);
-      pack_rows<T, Arch>(&dy(before + i, column), dy.stride[0], rows, d, panels + d * width, width);
+    for (index_t i = first; i < end; i += wide, panels += 2 * d * wide) {
+      const index_t rows = std::min(wide, end - i);
+      pack_rows<T, Arch>(&q(before + i, column), q.stride[0], rows, d, panels, wide);
+      pack_rows<T, Arch>(&dy(before + i, column), dy.stride[0], rows, d, panels + d * wide, wide);
     }
     const index_t padded = (end - first + lanes - 1) / lanes * lanes;
     std::fill(lse + (end - first), lse + padded, T(0));
     std::fill(delta + (end - first), delta + padded, T(0));
+  }
+
+  /// The whole task for narrow heads.
+  void run_narrow(T* scratch) const {
+    constexpr index_t step = narrow_queries;
+    T *const panels = scratch, *const dq_panel = panels + 2 * narrow_head * step, *const p = dq_panel + narrow_head * step, *const ds = p + narrow_keys * step;
+    T lse[step], delta[step];
+    const row_range queries = rows_of(at.query_offsets, s), keys = rows_of(at.key_offsets, s);
+    const index_t column = head / at.group() * narrow_head;
+    for (index_t first = 0; first < queries.count; first += step) {
+      const index_t rows = std::min(step, queries.count - first);
+      prepare(first, first + rows, panels, lse, delta, step);
+      std::fill(dq_panel, dq_panel + narrow_head * step, T(0));
+      for (index_t j = 0; j < seen_before(first + rows); j += narrow_keys) {
+        const index_t key = keys.first + j;
+        const score_block<T, Arch> block{rows, std::min(narrow_keys, seen_before(first + rows) - j), seen_before(first + 1) - j, at.causal, step};
+        narrow_scores(block, &k(key, column), k.stride[0], panels, step, static_cast<T>(at.scale), p);
+        narrow_scores(block, &v(key, column), v.stride[0], panels + narrow_head * step, step, T(1), ds);
+        probabilities_and_gradient(block, p, ds, static_cast<T>(at.scale), lse, delta);
+        for (index_t i = block.seen_from(0) / lanes * lanes; i < rows; i += lanes) {
+          auto sums = narrow_rows<T, Arch>::load(dq_panel + i, step);
+          add_narrow_rows(block, i, ds, &k(key, column), k.stride[0], sums);
+          sums.store(dq_panel + i, step);
+        }
+        const auto add = [&](const gradient_target<T>& to, const T* weights, const T* panel) {
+          if (to.data != nullptr)
+            add_narrow(block, weights, panel, step, to.data + key * to.row_step + key_column, to.row_step, j >= seen_before(first) ? to.beta : T(1));
+        };
+        add(dv, p, panels + narrow_head * step);
+        add(dk, ds, panels);
+      }
+      if (dq.data != nullptr)
+        for (index_t i = 0; i < rows; i += lanes)
+          narrow_rows<T, Arch>::load(dq_panel + i, step).put_rows(dq.data + (queries.first + first + i) * dq.row_step + head * narrow_head,
+                                                                  dq.row_step, dq.beta, rows - i);
+    }
   }
 
   /// The five products of query rows [i, i + rows) and the key block at j.

@@ -58,16 +58,17 @@ struct block_grid {
   }
 };
 
-/// Scores of a block of queries and some keys, score(k, i) of key k and query i at scores[k * width + i]: queries stand in the lanes
+/// Scores of a block of queries and some keys, score(k, i) of key k and query i at scores[k * row + i]: queries stand in the lanes
 /// of vectors, so that what belongs to a query (a maximum, a sum) is a lane, and masked pairs inside a vector are those of the
 /// diagonal alone.
 template <class T, class Arch>
 struct score_block {
   using batch = simd::batch<T, Arch>;
   static constexpr index_t lanes = simd::width<T, Arch>, width = tile_shape<T, Arch>::columns;
-  index_t queries, keys;  // at most `width` queries
+  index_t queries, keys;
   index_t first_sees;     // keys that query 0 sees; may lie outside the block
   bool causal;            // then every next query sees one more
+  index_t row = width;    // at least as many as queries
 
   /// Keys of this block that query i sees.
   index_t sees(index_t i) const { return std::clamp<index_t>(first_sees + (causal ? std::min(i, queries - 1) : 0), 0, keys); }
