@@ -4,6 +4,7 @@
 // Read next: kernel/attention_backward.hpp.
 #pragma once
 #include "graft/kernel/attention_block.hpp"
+#include "graft/kernel/norm.hpp"
 
 namespace graft::kernel::detail {
 
