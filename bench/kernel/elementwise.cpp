@@ -22,9 +22,7 @@ void swiglu(benchmark::State& s) {
   tensor<float, 2> y({rows, columns});
   tensor<double, 2> expected({rows, columns});
   const auto run = [&] {
-    graft::kernel::map<float>(
-        ctx, y.size(), y.data(), 0.0f, [](auto g, auto u) { return g / (decltype(g)(1.0f) + graft::simd::exp(decltype(g)(0.0f) - g)) * u; },
-        gate.data(), up.data());
+    graft::kernel::map<float>(ctx, y.size(), y.data(), 0.0f, graft::kernel::gated_value_of<graft::kernel::silu_function>{}, gate.data(), up.data());
   };
   run();
   plain_swiglu(y.size(), gate_d.data(), up_d.data(), expected.data());
