@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // The error function on AVX-512, where a table of sixteen numbers is one register. Read next: simd/simd.hpp, which includes it.
 #pragma once
+#if defined(__AVX512F__)
 #include <immintrin.h>
 
 #include "graft/core/macros.hpp"
 
-#if defined(__AVX512F__)
 namespace graft::simd::detail {
 
 /// Column n holds a polynomial in d = z - 0.27 n, lowest power first, fitted to erf(z) for |d| <= 0.135 with the smallest relative
