@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Text classification: adapters of any kind and a head on a frozen encoder, beside a head alone.
+#include <optional>
 #include <set>
 
 #include "common/kinds.hpp"
@@ -47,6 +48,13 @@ std::vector<std::size_t> numbers(std::size_t n) {
   std::vector<std::size_t> v(n);
   for (std::size_t i = 0; i < n; ++i) v[i] = i;
   return v;
+}
+
+/// As many of the longest texts as a step takes.
+graft::token_batch largest_batch(const std::vector<example>& from, const options& o) {
+  auto order = numbers(from.size());
+  std::ranges::sort(order, [&](std::size_t a, std::size_t b) { return from[a].text.ids.size() > from[b].text.ids.size(); });
+  return make_batch(from, std::span(order).first(std::min(order.size(), static_cast<std::size_t>(o.batch))));
 }
 
 index_t count_right(graft::tensor_view<const float, 2> logits, std::span<const std::int32_t> labels) {
@@ -180,6 +188,7 @@ int main(int argc, char** argv) {
   CLI::App cli("Trains adapters and a classification head on a frozen BERT-type encoder.", "classify");
   std::string model_path, train_path, test_path, out, targets = "query,value", pool_name = "mean";
   options o;
+  double budget_mib = 0;
   app::kind_options kind;
   app::common_options common;
   cli.add_option("MODEL", model_path, "Checkpoint folder of a BERT-type encoder")->required();
@@ -202,6 +211,8 @@ int main(int argc, char** argv) {
       ->check(CLI::IsMember({"mean", "cls", "pooler"}));
   cli.add_option("--head-epochs", o.head_epochs, "Passes over the training file for the head alone; 0: leave that out")->check(CLI::Range(0, 10000));
   cli.add_option("--seed", o.seed, "Of first values, order and dropout");
+  auto* within = cli.add_option("--memory-budget", budget_mib, "MiB for weights, training state and activations: computes as few layers twice as that needs")
+                     ->check(CLI::PositiveNumber);
   common.add_to(cli);
   return app::main(cli, argc, argv, [&] {
     kind.lora.validate();
@@ -228,13 +239,19 @@ int main(int argc, char** argv) {
     const auto adapted = app::attach_kind(model, app::parse_targets(targets), kind, o.seed);
     graft::unfreeze(model.classifier);
     const auto trainable = graft::count_parameters(model, graft::is_trainable);
+    std::optional<graft::memory_plan> plan;
+    if (*within) plan = app::plan_within(ctx, model, largest_batch(train, o), budget_mib);
+    ctx.pool().reset_peak();  // the head alone has had its own
     const double step_seconds = train_adapter(ctx, model, train, o);
+    const auto used = graft::memory_in_use(ctx, model);
+    if (plan) app::print_memory(*plan, used);
     const double reached = accuracy(ctx, model, test);
     const auto bytes = app::save_kind(model, kind, out, {.base_model_name = model_path, .task_type = how == graft::pooling::pooler ? "SEQ_CLS" : ""});
     std::printf("%s on %td layers, %td trainable parameters: %.2f %%; %.0f s in all, %.0f ms a step; adapter in %s\n", kind.kind.c_str(), adapted, trainable,
                 100 * reached, clock.seconds(), 1000 * step_seconds, out.c_str());
     results.update({{"accuracy", reached}, {"trainable", trainable}, {"bytes", bytes}, {"step_seconds", step_seconds}, {"seconds", clock.seconds()},
-                    {"peak_rss_bytes", app::peak_rss_bytes()}});
+                    {"peak_rss_bytes", app::peak_rss_bytes()}, {"checkpointed_layers", model.bert.checkpointed_layers},
+                    {"memory_predicted_bytes", plan ? plan->predicted.total() : 0}, {"memory_used_bytes", used.total()}});
     if (kind.kind == "gates") {
       auto whole = graft::load_bert_classifier<float>(model_path, std::ssize(labels), how, o.seed);
       prune_gates(ctx, model, whole, test, results);

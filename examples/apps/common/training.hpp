@@ -68,17 +68,23 @@ training_run train(graft::context& ctx, M& model, ids_view tokens, const trainin
   return run;
 }
 
-/// Chooses how many layers are computed twice, so that training stays within so many MiB, and says so. Throws state_error
-/// when none does.
+/// Chooses how many layers are computed twice, so that training on batches up to this one stays within so many MiB, and says so.
+/// Throws state_error when none does.
 template <class M>
-graft::memory_plan plan_training(graft::context& ctx, M& model, ids_view tokens, const training_options& o, double budget_mib) {
-  graft::token_batch batch;
-  add_windows(tokens, o.sequence, o.at_once(), o.seed, 0, batch);
-  const auto plan = graft::plan_memory(ctx, model, batch, static_cast<std::size_t>(budget_mib * 1048576));
+graft::memory_plan plan_within(graft::context& ctx, M& model, const graft::token_batch& largest, double budget_mib) {
+  const auto plan = graft::plan_memory(ctx, model, largest, static_cast<std::size_t>(budget_mib * 1048576));
   std::printf("memory: %td of %td layers computed twice, predicted peak %s of %.1f MiB\n", plan.computed_twice, plan.layers,
               graft::in_mebibytes(plan.predicted.total()).c_str(), budget_mib);
   std::fflush(stdout);
   return plan;
+}
+
+/// The same for windows of a text.
+template <class M>
+graft::memory_plan plan_training(graft::context& ctx, M& model, ids_view tokens, const training_options& o, double budget_mib) {
+  graft::token_batch batch;
+  add_windows(tokens, o.sequence, o.at_once(), o.seed, 0, batch);
+  return plan_within(ctx, model, batch, budget_mib);
 }
 
 /// What was predicted beside what training took.
