@@ -111,7 +111,7 @@ void attention(context& ctx, const attention_layout& at, tensor_view<const T, 2>
       T* const to = &out(row, head * d);
       T sums[detail::score_block<T, Arch>::width], log_sums[detail::score_block<T, Arch>::width];
       pack_rows<T, Arch>(&q(row, head * d), q.stride[0], rows, d, panel, width);
-      if (detail::is_narrow(d)) {
+      if (detail::is_narrow<Arch>(d)) {
         detail::narrow_scores(block, key, k.stride[0], panel, width, static_cast<T>(at.scale), scores);
         detail::exponentials(block, scores, sums, log_sums);
         detail::narrow_outputs(block, scores, sums, value, v.stride[0], to, out.stride[0]);

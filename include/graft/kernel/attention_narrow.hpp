@@ -10,13 +10,14 @@ namespace graft::kernel::detail {
 
 inline constexpr index_t narrow_head = 8;  // channels
 
-/// Whether heads are narrow and registers hold a query's and an output's channels together.
+/// Whether heads are narrow and registers hold a query's and an output's channels together. For Arch, as graft::precompiled has both answers.
+template <class Arch>
 constexpr bool is_narrow(index_t head_size) { return head_size == narrow_head && simd::registers == 32; }
 
 /// Queries that the forward pass takes at a time: a tile's width, or a vector, whose scores then stay in the first-level cache.
 template <class T, class Arch>
 constexpr index_t queries_at_once(index_t head_size) {
-  return is_narrow(head_size) ? score_block<T, Arch>::lanes : score_block<T, Arch>::width;
+  return is_narrow<Arch>(head_size) ? score_block<T, Arch>::lanes : score_block<T, Arch>::width;
 }
 
 /// The channels of a vector of queries: channel c at panel + c * step.
