@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <numbers>
 #include <vector>
 
 using namespace graft;
@@ -113,29 +114,34 @@ TEMPLATE_TEST_CASE("functions of vectors agree with those of numbers", "", float
     }
   };
   agree([](auto x) { return simd::exp(x); }, TestType(-80), TestType(80));
+  agree([](auto x) { return simd::exp2(x); }, TestType(-110), TestType(110));
   agree([](auto x) { return simd::tanh(x); }, TestType(-9), TestType(9));
   agree([](auto x) { return simd::erf(x); }, TestType(-3), TestType(3), std::is_same_v<TestType, double> ? 64 : 2);  // xsimd's in double
   agree([](auto x) { return simd::log(x); }, TestType(0.01), TestType(50));
   CHECK(simd::exp(simd::batch<TestType>(-std::numeric_limits<TestType>::infinity())).get(0) == 0);
 }
 
-TEST_CASE("the exponential is right to one unit in the last place, and knows what is no number") {
-  constexpr index_t w = simd::width<float>;
-  const auto exp_of = [](float x) { return simd::exp(simd::batch<float>(x)).get(static_cast<std::size_t>(w - 1)); };
-  double worst = 0;
-  for (std::uint32_t bits = 0; bits < 0xffff0000u; bits += 9973) {
-    const float x = std::bit_cast<float>(bits);
-    if (!(x > -87.3f && x < 88.7f)) continue;
-    const double exact = std::exp(static_cast<double>(x));
-    const double unit = std::ldexp(1.0, std::ilogb(exact) - 23);
-    worst = std::max(worst, std::abs(static_cast<double>(exp_of(x)) - exact) / unit);
-  }
-  CHECK(worst <= 2);
-  constexpr float infinity = std::numeric_limits<float>::infinity();
-  CHECK(exp_of(0) == 1);
-  CHECK(exp_of(-infinity) == 0);
-  CHECK(exp_of(infinity) == infinity);
-  CHECK(exp_of(89) == infinity);
-  CHECK(exp_of(-200) == 0);
-  CHECK(std::isnan(exp_of(std::numeric_limits<float>::quiet_NaN())));
+TEST_CASE("exponentials are right to the last places, and know what is no number") {
+  const auto check = [](auto f, double base, float low, float high) {
+    const auto of_vector = [&](float x) { return f(simd::batch<float>(x)).get(static_cast<std::size_t>(simd::width<float> - 1)); };
+    double worst = 0;
+    for (std::uint32_t bits = 0; bits < 0xffff0000u; bits += 9973) {
+      const float x = std::bit_cast<float>(bits);
+      if (!(x > low && x < high)) continue;
+      const double exact = std::pow(base, static_cast<double>(x));
+      const double unit = std::ldexp(1.0, std::ilogb(exact) - 23);
+      worst = std::max(worst, std::abs(static_cast<double>(of_vector(x)) - exact) / unit);
+    }
+    CAPTURE(base);
+    CHECK(worst <= 2);
+    constexpr float infinity = std::numeric_limits<float>::infinity();
+    CHECK(of_vector(0) == 1);
+    CHECK(of_vector(-infinity) == 0);
+    CHECK(of_vector(infinity) == infinity);
+    CHECK(of_vector(high + 1) == infinity);
+    CHECK(of_vector(-200) == 0);
+    CHECK(std::isnan(of_vector(std::numeric_limits<float>::quiet_NaN())));
+  };
+  check([](auto x) { return simd::exp(x); }, std::numbers::e, -87.3f, 88.7f);
+  check([](auto x) { return simd::exp2(x); }, 2, -126.f, 128.f);
 }

@@ -46,8 +46,8 @@ void attend_row(context& ctx, const attention_layout& at, tensor_view<const T, 2
   });
 }
 
-/// Scores become exponentials, less the largest of their query, and 0 where the query does not see the key; sums and log sums are
-/// those of every query.
+/// Scores, powers of two to take, become those powers, less the largest of their query, and 0 where the query does not see the key;
+/// sums and natural log sums are those of every query.
 template <class T, class Arch>
 void exponentials(const score_block<T, Arch>& block, T* scores, T* sums, T* log_sums) {
   using batch = simd::batch<T, Arch>;
@@ -73,11 +73,11 @@ void exponentials(const score_block<T, Arch>& block, T* scores, T* sums, T* log_
       sum += e;
     };
     block.for_each_key(
-        i, 0, [&](index_t key) GRAFT_INLINED { put(key, simd::exp(score(key) - top)); },
-        [&](index_t key, auto seen) GRAFT_INLINED { put(key, simd::select(seen, simd::exp(score(key) - top), batch(T(0)))); },
+        i, 0, [&](index_t key) GRAFT_INLINED { put(key, simd::exp2(score(key) - top)); },
+        [&](index_t key, auto seen) GRAFT_INLINED { put(key, simd::select(seen, simd::exp2(score(key) - top), batch(T(0)))); },
         [&](index_t key) { simd::store(column + key * row, batch(T(0))); });
     simd::store(sums + i, sum);
-    simd::store(log_sums + i, top + simd::log(sum));
+    simd::store(log_sums + i, simd::fma(top, batch(std::numbers::ln2_v<T>), simd::log(sum)));
   }
 }
 
@@ -97,6 +97,7 @@ void attention(context& ctx, const attention_layout& at, tensor_view<const T, 2>
   if (longest_queries <= 2) return detail::attend_row<T, Arch>(ctx, at, q, k, v, out, log_sum);
 
   const index_t d = at.head_size, width = detail::queries_at_once<T, Arch>(d);
+  const T scale = static_cast<T>(at.binary_scale());
   ctx.scratch().reserve(static_cast<std::size_t>((d + longest_keys) * width) * sizeof(T));
   const detail::block_grid grid(at, at.query_offsets, at.heads, width);
   ctx.executor().parallel_for(grid.tasks(at.sequences()), 1, [&](index_t task, index_t) {
@@ -110,13 +111,15 @@ void attention(context& ctx, const attention_layout& at, tensor_view<const T, 2>
       const T *const key = &k(keys.first, column), *const value = &v(keys.first, column);
       T* const to = &out(row, head * d);
       T sums[detail::score_block<T, Arch>::width], log_sums[detail::score_block<T, Arch>::width];
-      pack_rows<T, Arch>(&q(row, head * d), q.stride[0], rows, d, panel, width);
+      const T* const query = &q(row, head * d);
+      pack_rows<T, Arch>(query, q.stride[0], rows, d, panel, width);
+      detail::ask_for_rows<T, Arch>(query + rows * q.stride[0], q.stride[0], std::min(rows, queries.count - first - rows), d);
       if (detail::is_narrow<Arch>(d)) {
-        detail::narrow_scores(block, key, k.stride[0], panel, width, static_cast<T>(at.scale), scores);
+        detail::narrow_scores(block, key, k.stride[0], panel, width, scale, scores);
         detail::exponentials(block, scores, sums, log_sums);
         detail::narrow_outputs(block, scores, sums, value, v.stride[0], to, out.stride[0]);
       } else {
-        block.multiply(key, k.stride[0], d, panel, static_cast<T>(at.scale), scores);
+        block.multiply(key, k.stride[0], d, panel, scale, scores);
         detail::exponentials(block, scores, sums, log_sums);
         detail::gather_from_keys(block, scores, value, v.stride[0], d, to, out.stride[0], T(0));
         for (index_t i = 0; i < rows; ++i) detail::row_scale<T, Arch>(to + i * out.stride[0], d, T(1) / sums[i]);

@@ -16,7 +16,7 @@ struct gradient_target {
 
 namespace detail {
 
-/// With p(k, i) the scaled scores and ds(k, i) = dy v: p becomes exp(p - lse(i)), and ds becomes p (ds - delta(i)) scale, both 0 where
+/// With p(k, i) the scores, lse(i) log sums, both for powers of two, and ds(k, i) = dy v: p becomes exp2(p - lse(i)), and ds becomes p (ds - delta(i)) scale, both 0 where
 /// query i does not see key k.
 template <class T, class Arch>
 void probabilities_and_gradient(const score_block<T, Arch>& block, T* p, T* ds, T scale, const T* lse, const T* delta) {
@@ -25,7 +25,7 @@ void probabilities_and_gradient(const score_block<T, Arch>& block, T* p, T* ds, 
   for (index_t i = block.seen_from(0) / block.lanes * block.lanes; i < block.queries; i += block.lanes) {
     T *const pi = p + i, *const dsi = ds + i;
     const batch less = simd::load<T, Arch>(lse + i), minus = simd::load<T, Arch>(delta + i), by(scale);
-    const auto probability = [&](index_t k) GRAFT_INLINED { return simd::exp(simd::load<T, Arch>(pi + k * row) - less); };
+    const auto probability = [&](index_t k) GRAFT_INLINED { return simd::exp2(simd::load<T, Arch>(pi + k * row) - less); };
     const auto put = [&](index_t k, batch e) GRAFT_INLINED {
       simd::store(pi + k * row, e);
       simd::store(dsi + k * row, e * ((simd::load<T, Arch>(dsi + k * row) - minus) * by));
@@ -89,9 +89,12 @@ struct backward_task {
   /// `wide` queries wide.
   void prepare(index_t first, index_t end, T* panels, T* lse, T* delta, index_t wide) const {
     const index_t d = at.head_size, before = rows_of(at.query_offsets, s).first, column = head * d;
+    constexpr index_t ahead = 12;
     for (index_t i = first; i < end; ++i) {
+      if (i + ahead < end && !is_narrow<Arch>(d))
+        for (const tensor_view<const T, 2>* x : {&y, &dy, &q}) ask_for_rows<T, Arch>(&(*x)(before + i + ahead, column), x->stride[0], 1, d);
       delta[i - first] = inner_product(&dy(before + i, column), &y(before + i, column));
-      lse[i - first] = log_sum[(before + i) * at.heads + head];
+      lse[i - first] = std::numbers::log2e_v<T> * log_sum[(before + i) * at.heads + head];
     }
     for (index_t i = first; i < end; i += wide, panels += 2 * d * wide) {
       const index_t rows = std::min(wide, end - i);
@@ -117,7 +120,7 @@ struct backward_task {
       for (index_t j = 0; j < seen_before(first + rows); j += narrow_keys) {
         const index_t key = keys.first + j;
         const score_block<T, Arch> block{rows, std::min(narrow_keys, seen_before(first + rows) - j), seen_before(first + 1) - j, at.causal, step};
-        narrow_scores(block, &k(key, column), k.stride[0], panels, step, static_cast<T>(at.scale), p);
+        narrow_scores(block, &k(key, column), k.stride[0], panels, step, static_cast<T>(at.binary_scale()), p);
         narrow_scores(block, &v(key, column), v.stride[0], panels + narrow_head * step, step, T(1), ds);
         probabilities_and_gradient(block, p, ds, static_cast<T>(at.scale), lse, delta);
         for (index_t i = block.seen_from(0) / lanes * lanes; i < rows; i += lanes) {
@@ -147,7 +150,7 @@ struct backward_task {
     const score_block<T, Arch> block{rows, std::min(width, keys.count - j), seen_before(i + 1) - j, at.causal};
     const bool first = j >= seen_before(i);  // no query before these has written to this key block
 
-    block.multiply(&k(key, column), k.stride[0], d, panels, static_cast<T>(at.scale), p);
+    block.multiply(&k(key, column), k.stride[0], d, panels, static_cast<T>(at.binary_scale()), p);
     block.multiply(&v(key, column), v.stride[0], d, panels + d * width, T(1), ds);
     probabilities_and_gradient(block, p, ds, static_cast<T>(at.scale), lse, delta);
     for (index_t n = 0; n < block.keys; n += block.step()) {

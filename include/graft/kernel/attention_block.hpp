@@ -3,6 +3,7 @@
 // Read next: kernel/attention.hpp.
 #pragma once
 #include <algorithm>
+#include <numbers>
 #include <span>
 
 #include "graft/kernel/panel.hpp"
@@ -18,6 +19,8 @@ struct attention_layout {
   bool causal = true;
   std::span<const index_t> query_offsets, key_offsets;
 
+  /// What turns an inner product of query and key into the power of two that its exponential is.
+  double binary_scale() const { return scale * std::numbers::log2e; }
   index_t sequences() const { return static_cast<index_t>(query_offsets.size()) - 1; }
   index_t group() const { return heads / kv_heads; }
 };
@@ -151,6 +154,13 @@ void multiply_head(index_t rows, index_t depth, const T* p, index_t ldp, const T
       multiply_part<Lies, T, Arch>(rows, steps, from, ldp, part, step, {out + c, ldo, alpha, add, columns});
     }
   }
+}
+
+/// Asks for rows of one head ahead of their use: they are too short, and the next one too far, for the processor to foresee.
+template <class T, class Arch>
+void ask_for_rows(const T* row, index_t row_step, index_t count, index_t head_size) {
+  for (; count > 0; --count, row += row_step)
+    for (index_t c = 0; c < head_size; c += simd::width<T, Arch>) simd::prefetch_far(row + c);
 }
 
 /// Whether a head's columns fill enough vectors to be the lanes of a tile; else the queries are.
