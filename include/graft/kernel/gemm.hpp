@@ -58,9 +58,9 @@ task_shape plan_tasks(index_t rows, index_t depth, index_t panels, store order, 
       row_blocks = (wanted + groups - 1) / groups;
   }
   const index_t block = ((rows + row_blocks - 1) / row_blocks + 7) / 8 * 8;
-  index_t deepest = panel_depth;
+  index_t deepest = Rows::deepest;
   if (Panel::across_rows && order == store::straight && rows <= few_rows) deepest = rows <= 8 ? 32 : 128;  // along its rows, not down
-  return {block, (panels + groups - 1) / groups, pass_depth(depth, deepest)};
+  return {block, (panels + groups - 1) / groups, std::min(depth, pass_depth(depth, deepest))};
 }
 
 /// Runs c = alpha (a b + term) + beta c by panels of b. `a(first row, rows, first k, steps, scratch)` and `panel(first column,
@@ -75,8 +75,8 @@ void run_panels(context& ctx, index_t rows, index_t depth, index_t columns, Rows
   const index_t panels = (columns + width - 1) / width;
   const task_shape plan = plan_tasks<Rows, Panel, width>(rows, depth, panels, Order, ctx.executor().concurrency());
   const index_t groups = (panels + plan.panels - 1) / plan.panels, blocks = (rows + plan.rows - 1) / plan.rows;
-  const index_t panel_size = (panel_depth + term.rank()) * width;
-  const index_t room = Rows::packed ? plan.rows * padded<T, Arch>(std::min(plan.pass, depth)) : 0;
+  const index_t panel_size = (plan.pass + term.rank()) * width;
+  const index_t room = Rows::packed ? plan.rows * padded<T, Arch>(plan.pass) : 0;
   ctx.scratch().reserve(static_cast<std::size_t>(panel_size + room) * sizeof(T));
   const auto second = [&term](index_t i, index_t j, index_t count, T* scratch) -> more_terms<T> {
     if (term.rank() == 0) return {};
@@ -100,7 +100,7 @@ void run_panels(context& ctx, index_t rows, index_t depth, index_t columns, Rows
         const bool last_pass = k + steps == depth;
         run_panel<Rows::lies, Order, T, Arch>(block, steps, from.data, from.row_step, b.data, b.row_step,
                                               {to, ldc, alpha, k == 0 ? beta : T(1), count}, b.next,
-                                              last_pass ? second(i, j, count, panel_room + panel_depth * width) : more_terms<T>{});
+                                              last_pass ? second(i, j, count, panel_room + plan.pass * width) : more_terms<T>{});
       }
     }
   });
@@ -127,7 +127,8 @@ void matmul_nt(context& ctx, tensor_view<const T, 2> x, matrix_ref w, tensor_vie
     if (n <= 8) return dot_product<T, Arch>(ctx, weights, x, y.transpose(), alpha, beta);
     if constexpr (std::is_same_v<T, E>) {
       if (m <= 8) return dot_product<T, Arch>(ctx, x, weights, y, alpha, beta);
-      if (n <= 64 && m * depth * static_cast<index_t>(sizeof(T)) < (index_t{12} << 20))  // few rows: leave w unpacked
+      // Few rows: leave w unpacked, unless it comes from memory by rows too short for the processor to run ahead.
+      if (depth >= 1024 ? n <= 96 : n <= 64 && m * depth * static_cast<index_t>(sizeof(T)) < (index_t{12} << 20))
         return run_panels<store::transposed, Arch>(ctx, m, depth, n, raw_rows<T>{weights}, row_panels<T, Arch, T>{x}, y, scale,
                                                    low_rank_term<T>{term.right, term.left});
     }

@@ -24,12 +24,15 @@ constexpr index_t padded(index_t count) noexcept {
   return (count + simd::width<T, Arch> - 1) / simd::width<T, Arch> * simd::width<T, Arch>;
 }
 
-/// Rows read where they are, in the rows or the columns of a. More than `most` of them overflow the second-level cache.
+/// How many values of k are taken at a time from columns: lines that hold some of the next columns too stay at hand.
+inline constexpr index_t column_depth = 384;
+
+/// Rows read where they are, in the rows or the columns of a: at most `most` at a time, which stay near, and `deepest` values of k.
 template <class T, broadcast Lies = broadcast::from_rows>
 struct raw_rows {
   static constexpr broadcast lies = Lies;
   static constexpr bool packed = false;
-  static constexpr index_t most = 512;
+  static constexpr index_t most = 512, deepest = Lies == broadcast::from_rows ? panel_depth : column_depth;
   tensor_view<const T, 2> a;
 
   panel_view<T> operator()(index_t i, index_t, index_t k, index_t, T*) const {
@@ -46,7 +49,7 @@ template <class T, class Arch>
 struct turned_columns {
   static constexpr broadcast lies = broadcast::from_rows;
   static constexpr bool packed = true;
-  static constexpr index_t most = 256;
+  static constexpr index_t most = 256, deepest = column_depth;
   tensor_view<const T, 2> a;
 
   panel_view<T> operator()(index_t i, index_t count, index_t k, index_t steps, T* scratch) const {

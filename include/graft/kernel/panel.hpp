@@ -8,8 +8,9 @@
 
 namespace graft::kernel {
 
-/// How many values of k one pass of a tile covers: a panel of this depth stays in the second-level cache.
-inline constexpr index_t panel_depth = 384;
+/// How many values of k one pass of a tile covers at most. Outputs are read and written again with every pass, so few passes are
+/// best; a panel of this depth, 384 KiB of the widest tile's columns, still stays in the second-level cache.
+inline constexpr index_t panel_depth = 2048;
 
 /// Splits a depth into equal passes of at most `most`.
 constexpr index_t pass_depth(index_t depth, index_t most) noexcept {
