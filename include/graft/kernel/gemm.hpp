@@ -38,7 +38,7 @@ struct task_shape {
 };
 
 /// With up to this many rows, a panel cut across a matrix is read where it lies; with more, a packed copy pays.
-inline constexpr index_t few_rows = 32;
+inline constexpr index_t few_rows = 128;
 
 /// Panels cut across the rows of a matrix touch every one of those rows: a group of neighbouring panels goes over a few
 /// rows at a time, so that whole cache lines and pages are used up while they are at hand. Panels that are rows of a
@@ -59,7 +59,7 @@ task_shape plan_tasks(index_t rows, index_t depth, index_t panels, store order, 
   }
   const index_t block = ((rows + row_blocks - 1) / row_blocks + 7) / 8 * 8;
   index_t deepest = Rows::deepest;
-  if (Panel::across_rows && order == store::straight && rows <= few_rows) deepest = rows <= 8 ? 32 : 128;  // along its rows, not down
+  if (Panel::across_rows && order == store::straight && rows <= few_rows) deepest = rows <= 16 ? 32 : rows <= 64 ? 64 : 128;  // along its rows, not down
   return {block, (panels + groups - 1) / groups, std::min(depth, pass_depth(depth, deepest))};
 }
 
