@@ -122,7 +122,7 @@ TEMPLATE_TEST_CASE("functions of vectors agree with those of numbers", "", float
 }
 
 TEST_CASE("exponentials are right to the last places, and know what is no number") {
-  const auto check = [](auto f, double base, float low, float high, double units) {
+  const auto check = [](auto f, double base, float low, float high, float beyond, double units) {
     const auto of_vector = [&](float x) { return f(simd::batch<float>(x)).get(static_cast<std::size_t>(simd::width<float> - 1)); };
     double worst = 0;
     for (std::uint32_t bits = 0; bits < 0xffff0000u; bits += 9973) {
@@ -138,10 +138,11 @@ TEST_CASE("exponentials are right to the last places, and know what is no number
     CHECK(of_vector(0) == 1);
     CHECK(of_vector(-infinity) == 0);
     CHECK(of_vector(infinity) == infinity);
-    CHECK(of_vector(high + 1) == infinity);
+    CHECK(of_vector(beyond) == infinity);
     CHECK(of_vector(-200) == 0);
     CHECK(std::isnan(of_vector(std::numeric_limits<float>::quiet_NaN())));
   };
-  check([](auto x) { return simd::exp(x); }, std::numbers::e, -87.3f, 88.3f, 1.5);  // xsimd's are infinite a little early
-  check([](auto x) { return simd::exp2(x); }, 2, -126.f, 127.f, 2.1);
+  constexpr bool ours = simd::width<float> == 16;  // xsimd's are infinite a little early
+  check([](auto x) { return simd::exp(x); }, std::numbers::e, -87.3f, ours ? 88.7f : 88.3f, 89, 1.5);
+  check([](auto x) { return simd::exp2(x); }, 2, -126.f, ours ? 128.f : 127.f, 128, 2.1);
 }

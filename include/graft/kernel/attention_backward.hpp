@@ -16,8 +16,8 @@ struct gradient_target {
 
 namespace detail {
 
-/// With p(k, i) the scores, lse(i) log sums, both for powers of two, and ds(k, i) = dy v: p becomes exp2(p - lse(i)), and ds becomes p (ds - delta(i)) scale, both 0 where
-/// query i does not see key k.
+/// With p(k, i) the scores, lse(i) log sums, both for powers of two, and ds(k, i) = dy v: p becomes exp2(p - lse(i)), and ds becomes
+/// p (ds - delta(i)) scale, both 0 where query i does not see key k.
 template <class T, class Arch>
 void probabilities_and_gradient(const score_block<T, Arch>& block, T* p, T* ds, T scale, const T* lse, const T* delta) {
   using batch = simd::batch<T, Arch>;

@@ -59,7 +59,8 @@ task_shape plan_tasks(index_t rows, index_t depth, index_t panels, store order, 
   }
   const index_t block = ((rows + row_blocks - 1) / row_blocks + 7) / 8 * 8;
   index_t deepest = Rows::deepest;
-  if (Panel::across_rows && order == store::straight && rows <= few_rows) deepest = rows <= 16 ? 32 : rows <= 64 ? 64 : 128;  // along its rows, not down
+  if (Panel::across_rows && order == store::straight && rows <= few_rows)  // along its rows, not down
+    deepest = rows <= 16 ? 32 : rows <= 64 ? 64 : 128;
   return {block, (panels + groups - 1) / groups, std::min(depth, pass_depth(depth, deepest))};
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The error function on AVX-512, where a table of sixteen numbers is one register. Read next: simd/simd.hpp, which includes it.
 #pragma once
-#if defined(__AVX512F__)
+#if defined(__AVX512DQ__)
 #include <immintrin.h>
 
 #include "graft/core/macros.hpp"

@@ -2,14 +2,15 @@
 // Exponentials on AVX-512, which has an instruction that scales by 2^n and knows infinities and what is too small.
 // Read next: simd/simd.hpp, which includes it.
 #pragma once
-#if defined(__AVX512F__)
+#if defined(__AVX512DQ__)
 #include <immintrin.h>
 
 #include "graft/core/macros.hpp"
 
 namespace graft::simd::detail {
 
-/// e^x = 2^n e^r with n whole and |r| <= log(2) / 2: a polynomial fitted to (e^r - 1 - r) / r^2 there. Error below 1.1 units in the last place.
+/// e^x = 2^n e^r with n whole and |r| <= log(2) / 2: a polynomial fitted to (e^r - 1 - r) / r^2 there.
+/// Error below 1.1 units in the last place.
 GRAFT_INLINE __m512 exp(__m512 x) noexcept {
   const auto constant = [](float c) GRAFT_INLINED { return _mm512_set1_ps(c); };
   x = _mm512_min_ps(constant(89.f), _mm512_max_ps(constant(-105.f), x));  // in this order NaN stays NaN
@@ -23,7 +24,6 @@ GRAFT_INLINE __m512 exp(__m512 x) noexcept {
   return _mm512_scalef_ps(_mm512_add_ps(p, constant(1.f)), n);
 }
 
-#if defined(__AVX512DQ__)
 /// 2^x = 2^n 2^f with n whole and |f| <= 1/2, cut off without error: a polynomial fitted to (2^f - 1) / f there.
 /// Error below 2.1 units in the last place.
 GRAFT_INLINE __m512 exp2(__m512 x) noexcept {
@@ -36,7 +36,6 @@ GRAFT_INLINE __m512 exp2(__m512 x) noexcept {
   p = _mm512_fmadd_ps(p, f, constant(1.f));
   return _mm512_scalef_ps(p, _mm512_sub_ps(x, f));
 }
-#endif
 
 }  // namespace graft::simd::detail
 #endif
