@@ -2,7 +2,9 @@
 // The BERT encoder, as in BERT and MiniLM checkpoints, and a classifier on top. Read next: io/load_model.hpp.
 #pragma once
 #include <cmath>
+#include <numeric>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -13,6 +15,7 @@
 #include "graft/nn/norm.hpp"
 #include "graft/ops/attention.hpp"
 #include "graft/ops/elementwise.hpp"
+#include "graft/ops/embedding.hpp"
 
 namespace graft {
 
@@ -82,6 +85,23 @@ struct bert_self_attention {
   }
 };
 
+/// One row of each sequence: numbers among all rows, and 0, 1, 2 ..., where each sequence begins among the chosen. Lives in the
+/// tape; empty where all rows are meant.
+struct row_a_sequence {
+  std::span<const std::int32_t> rows;
+  std::span<const index_t> offsets;
+
+  template <class T>
+  static row_a_sequence first(tape<T>& t, const token_batch& batch) {
+    const auto n = static_cast<std::size_t>(batch.sequences());
+    const auto rows = t.template keep_room<std::int32_t>(n);
+    const auto offsets = t.template keep_room<index_t>(n + 1);
+    for (std::size_t s = 0; s < n; ++s) rows[s] = static_cast<std::int32_t>(batch.offsets[s]);
+    std::iota(offsets.begin(), offsets.end(), index_t{0});
+    return {rows, offsets};
+  }
+};
+
 template <class T>
 struct bert_attention {
   using value_type = T;
@@ -95,13 +115,16 @@ struct bert_attention {
     v("self", self.self_attention);
     v("output", self.output);
   }
-  var<T, 2> operator()(tape<T>& t, const var<T, 2>& x) {
+  /// Of all rows of x, or of the one of each sequence that `asked` names; all are keys and values.
+  var<T, 2> operator()(tape<T>& t, const var<T, 2>& x, const row_a_sequence& asked) {
     const auto scope = t.scope("attention");
     auto& a = self_attention;
-    const auto q = a.query(t, x), k = a.key(t, x);
+    const auto from = asked.rows.empty() ? x : take_rows(t, x, asked.rows);
+    const auto q = a.query(t, from), k = a.key(t, x);
     const double scale = 1 / std::sqrt(static_cast<double>(x.shape()[1]) / static_cast<double>(heads));  // of heads that are not pruned
-    const kernel::attention_layout at{heads, heads, q.shape()[1] / heads, scale, false, t.batch.sequence_offsets, t.batch.sequence_offsets};
-    return output(t, attention(t, at, q, k, a.value(t, x)), x);
+    const auto all = t.batch.sequence_offsets;
+    const kernel::attention_layout at{heads, heads, q.shape()[1] / heads, scale, false, asked.rows.empty() ? all : asked.offsets, all};
+    return output(t, attention(t, at, q, k, a.value(t, x)), from);
   }
 };
 
@@ -133,9 +156,9 @@ struct bert_layer {
     v("intermediate", self.intermediate);
     v("output", self.output);
   }
-  var<T, 2> operator()(tape<T>& t, const var<T, 2>& x) {
+  var<T, 2> operator()(tape<T>& t, const var<T, 2>& x, const row_a_sequence& asked) {
     const auto scope = t.scope("layer", number);
-    const auto y = attention(t, x);
+    const auto y = attention(t, x, asked);
     const auto wide = intermediate(t, y);
     return output(t, act == activation::gelu ? gelu(t, wide) : act == activation::relu ? relu(t, wide) : gelu_tanh(t, wide), y);
   }
@@ -200,7 +223,23 @@ struct bert {
   static constexpr std::string_view layers_scope = "encoder.layer";  // what a meter calls them; the number follows
 
   /// The last hidden states: (tokens, hidden_size). Throws shape_error beyond max_position_embeddings or the vocabulary.
-  var<T, 2> hidden(tape<T>& t, const token_batch& batch) {
+  var<T, 2> hidden(tape<T>& t, const token_batch& batch) { return encode(t, batch, {}); }
+
+  /// One vector a sequence: (sequences, hidden_size). Where that is the first row, the last layer computes no other: its keys and
+  /// values are all that the rest costs there. Throws state_error when the checkpoint came without a pooler and one is asked for.
+  var<T, 2> pooled(tape<T>& t, const token_batch& batch, pooling how) {
+    for (index_t s = 0; s < batch.sequences(); ++s)
+      if (batch.offsets[static_cast<std::size_t>(s) + 1] <= batch.offsets[static_cast<std::size_t>(s)])
+        throw_error<shape_error>("bert: sequence ", s, " has no tokens to pool");
+    if (how == pooling::mean) return mean_rows(t, hidden(t, batch), t.batch.sequence_offsets);
+    if (how == pooling::pooler && !pooler) throw_error<state_error>("bert: this checkpoint has no pooler; use mean or cls pooling");
+    const auto rows = encode(t, batch, row_a_sequence::first(t, batch));
+    return how == pooling::cls ? rows : tanh(t, (*pooler)(t, rows));
+  }
+
+ private:
+  /// The last hidden states of all rows, or of those asked for.
+  var<T, 2> encode(tape<T>& t, const token_batch& batch, const row_a_sequence& asked) {
     if (batch.tokens() == 0) throw_error<shape_error>("bert: the batch has no tokens");
     for (const std::int32_t p : batch.positions)
       if (p >= config.max_position_embeddings)
@@ -209,26 +248,13 @@ struct bert {
     auto x = embeddings(t, batch);
     const auto scope = t.scope("encoder");
     for (auto& layer : encoder.layer) {
-      if (layer.number < checkpointed_layers) x = checkpoint(t, x, [&layer](tape<T>& inner, const var<T, 2>& in) { return layer(inner, in); });
-      else x = layer(t, x);
+      const auto rows = &layer == &encoder.layer.back() ? asked : row_a_sequence{};
+      if (layer.number < checkpointed_layers)
+        x = checkpoint(t, x, [&layer, rows](tape<T>& inner, const var<T, 2>& in) { return layer(inner, in, rows); });
+      else
+        x = layer(t, x, rows);
     }
     return x;
-  }
-
-  /// One vector a sequence: (sequences, hidden_size). Throws state_error when the checkpoint came without a pooler and one
-  /// is asked for.
-  var<T, 2> pooled(tape<T>& t, const token_batch& batch, pooling how) {
-    for (index_t s = 0; s < batch.sequences(); ++s)
-      if (batch.offsets[static_cast<std::size_t>(s) + 1] <= batch.offsets[static_cast<std::size_t>(s)])
-        throw_error<shape_error>("bert: sequence ", s, " has no tokens to pool");
-    const auto x = hidden(t, batch);
-    if (how == pooling::mean) return mean_rows(t, x, t.batch.sequence_offsets);
-    const auto first = t.template keep_room<std::int32_t>(static_cast<std::size_t>(batch.sequences()));
-    for (std::size_t s = 0; s < first.size(); ++s) first[s] = static_cast<std::int32_t>(batch.offsets[s]);
-    const auto rows = take_rows(t, x, std::span<const std::int32_t>(first));
-    if (how == pooling::cls) return rows;
-    if (!pooler) throw_error<state_error>("bert: this checkpoint has no pooler; use mean or cls pooling");
-    return tanh(t, (*pooler)(t, rows));
   }
 };
 
