@@ -70,7 +70,7 @@ void train(M& model, const graft::token_batch& batch, const bench::step_options&
   graft::thread_pool pool(o.threads);
   graft::context ctx(pool);
   graft::meter cost;
-  graft::data_parallel workers(ctx, model, {.micro_batch = o.micro_batch > 0 ? o.micro_batch : o.batch});
+  graft::data_parallel workers(ctx, model, {.micro_batch = o.micro_batch < 0 ? o.batch : o.micro_batch});
   const auto step = [&] {
     const double loss = workers.loss_and_gradients(batch);
     optimizer.step(ctx);

@@ -94,13 +94,19 @@ def run(o):
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=RATE)
 
+    at_once = o.batch if o.micro_batch < 0 else o.micro_batch or max(1, 512 // o.tokens)
+    parts = [{name: values[i:i + at_once] for name, values in inputs.items()} for i in range(0, o.batch, at_once)]
+
     def step():
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=o.bf16):
-            loss = model(**inputs).loss
-        loss.backward()
+        total = 0
+        for part in parts:
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=o.bf16):
+                loss = model(**part).loss * (len(part["labels"]) / o.batch)
+            loss.backward()
+            total += loss.item()
         optimizer.step()
         optimizer.zero_grad()
-        return loss.item()
+        return total
 
     print(f"peer PyTorch_{torch.__version__.split('+')[0]}_peft_{peft.__version__}")
     say("trainable_parameters", sum(p.numel() for p in trained))
@@ -127,6 +133,7 @@ def main():
     parser.add_argument("--verify")
     for count, default in {"warm": 2, "steps": 10, "batch": 1, "tokens": 256, "threads": 1}.items():
         parser.add_argument("--" + count, type=int, default=default)
+    parser.add_argument("--micro-batch", type=int, default=-1, help="sequences whose gradients are made together; 0: those of 512 tokens")
     parser.add_argument("--checkpointing", action="store_true")
     parser.add_argument("--bf16", action="store_true", help="autocast")
     options = parser.parse_args()

@@ -27,7 +27,7 @@ struct step_options {
   bool last_only = false;  // LoRA on the last layer alone
   bool dora = false;       // DoRA instead of LoRA
   bool adapter = false;    // decoding with LoRA attached
-  long micro_batch = 0;    // sequences a thread takes at a time; 0: all threads take the batch together
+  long micro_batch = -1;   // sequences a thread takes at a time; 0: as many as graft takes unasked; -1: all threads take the batch together
   std::string dtype;       // of the frozen weights, which then come from a file
 };
 
@@ -58,6 +58,7 @@ inline step_options parse_step_options(int argc, char** argv) {
     else if (name == "--verify") o.verify = argv[i];
     else if (name == "--dtype") o.dtype = argv[i];
     else if (name == "--warm" && std::strcmp(argv[i], "0") == 0) o.warm = 0;
+    else if (name == "--micro-batch" && std::strcmp(argv[i], "0") == 0) o.micro_batch = 0;
     else if (value < 1) usage();
     else if (name == "--warm") o.warm = static_cast<int>(value);
     else if (name == "--steps") o.steps = static_cast<int>(value);

@@ -25,7 +25,7 @@ int main(int argc, char** argv) {
   cli.add_option("--targets", targets, "Names of layers with commas between, all-linear, or a regular expression for whole paths");
   cli.add_option("--steps", training.steps, "Optimiser steps")->check(CLI::Range(1, 1 << 30));
   cli.add_option("--batch", training.batch, "Windows a step")->check(CLI::Range(1, 1 << 16));
-  cli.add_option("--micro-batch", training.micro_batch, "Windows of a step that a thread takes at a time; within a memory budget, that all threads take at a time. 0: all")
+  cli.add_option("--micro-batch", training.micro_batch, "Windows of a step that a thread takes at a time; within a memory budget, that all threads take at a time. 0: those of 512 tokens")
       ->check(CLI::Range(0, 1 << 16));
   cli.add_option("--seq", training.sequence, "Tokens a window")->check(CLI::Range(2, 1 << 20));
   cli.add_option("--lr", training.lr, "Learning rate; falls along a cosine after a short rise");

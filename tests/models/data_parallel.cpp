@@ -51,7 +51,7 @@ void check_against_one_tape(M& model, const token_batch& batch) {
   const double loss = whole_batch(model, batch);
   const auto expected = take_gradients(model);
   REQUIRE(expected.size() > 0);
-  for (const data_parallel_options o : {data_parallel_options{}, {.micro_batch = 1}, {.micro_batch = 1, .replicas = 2}, {.micro_batch = 2, .replicas = 1}, {.micro_batch = 100}}) {
+  for (const data_parallel_options o : {data_parallel_options{}, {.micro_batch_tokens = 14}, {.micro_batch = 1}, {.micro_batch = 1, .replicas = 2}, {.micro_batch = 2, .replicas = 1}, {.micro_batch = 100}}) {
     context ctx;
     data_parallel workers(ctx, model, o);
     CHECK(std::abs(workers.loss_and_gradients(batch) - loss) <= 1e-12 * loss);
@@ -93,7 +93,7 @@ TEST_CASE("weights of sequences go with their micro-batches") {
     context ctx;
     const double loss = loss_and_gradients(ctx, model, batch, info);
     const auto expected = take_gradients(model);
-    for (const data_parallel_options o : {data_parallel_options{.micro_batch = 1, .replicas = 3}, {.micro_batch = 2}, {.micro_batch = 3, .replicas = 1}, {.micro_batch = 100}}) {
+    for (const data_parallel_options o : {data_parallel_options{.micro_batch = 1, .replicas = 3}, {.micro_batch_tokens = 9}, {.micro_batch = 2}, {.micro_batch = 3, .replicas = 1}, {.micro_batch = 100}}) {
       data_parallel workers(ctx, model, o);
       CHECK(std::abs(workers.loss_and_gradients(batch, info) - loss) <= 1e-12 * loss);
       CHECK(test::near(take_gradients(model), expected, 1e-12));
@@ -173,23 +173,28 @@ TEST_CASE("the second step by micro-batches allocates nothing, and the meter hea
     workers.loss_and_gradients(batch);
   }
   CHECK(test::allocations() == before);
-  ctx.cost = &m;
-  workers.loss_and_gradients(batch);
+  thread_pool pool(2);
+  context of_two(pool);
+  of_two.cost = &m;
+  data_parallel(of_two, model, {.micro_batch = 2, .replicas = 2}).loss_and_gradients(batch);
   REQUIRE(m.operations().size() == 1);
   CHECK(m.operations()[0].name == "data_parallel");
   CHECK(m.operations()[0].calls == 1);
 
-  data_parallel one_after_another(ctx, model, {.micro_batch = 2, .replicas = 1});
-  m.reset();
-  one_after_another.loss_and_gradients(batch);
-  CHECK(m.total("model.layers.0").calls % 3 == 0);
-  CHECK(m.total("model.layers.0").flops > 0);
+  for (const index_t replicas : {1, 2}) {  // one thread takes one micro-batch after another, however many replicas there are
+    ctx.cost = &m;
+    m.reset();
+    data_parallel(ctx, model, {.micro_batch = 2, .replicas = replicas}).loss_and_gradients(batch);
+    CHECK(m.total("model.layers.0").calls % 3 == 0);
+    CHECK(m.total("model.layers.0").flops > 0);
+  }
 }
 
-TEST_CASE("micro-batches of no sequence, no replicas and a model without anything to train are refused") {
+TEST_CASE("micro-batches of less than nothing, no replicas and a model without anything to train are refused") {
   auto model = adapted_llama<float>();
   context ctx;
-  CHECK_THROWS_WITH(data_parallel(ctx, model, {.micro_batch = 0}), "data_parallel: micro_batch is 0, expected 1 or more");
+  CHECK_THROWS_WITH(data_parallel(ctx, model, {.micro_batch = -1}), "data_parallel: micro_batch is -1, expected 0 or more");
+  CHECK_THROWS_WITH(data_parallel(ctx, model, {.micro_batch_tokens = 0}), "data_parallel: micro_batch_tokens is 0, expected 1 or more");
   CHECK_THROWS_WITH(data_parallel(ctx, model, {.replicas = 0}), "data_parallel: replicas is 0, expected 1 or more");
   auto frozen = test::small_llama<float>();
   data_parallel workers(ctx, frozen);

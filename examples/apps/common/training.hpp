@@ -24,10 +24,13 @@ struct training_options {
   index_t steps = 300, batch = 4, sequence = 256;
   double lr = 1e-3;
   std::uint64_t seed = 0;
-  index_t micro_batch = 0;  // sequences a thread takes at a time; 0: all threads take the batch together
+  index_t micro_batch = 0;  // sequences a thread takes at a time; 0: as many as fit its caches
   index_t replicas = 8;     // 1: all threads together take one micro-batch after another
 
-  index_t at_once() const { return micro_batch > 0 ? std::min(micro_batch, batch) : batch; }
+  index_t at_once() const {
+    const index_t asked = micro_batch > 0 ? micro_batch : graft::data_parallel_options{}.micro_batch_tokens / sequence;
+    return std::clamp<index_t>(asked, 1, batch);
+  }
 };
 
 struct training_run {

@@ -20,11 +20,13 @@
 namespace graft {
 
 struct data_parallel_options {
-  index_t micro_batch = 4;  // sequences, >= 1
-  index_t replicas = 8;     // most of them, >= 1: as many threads have work
+  index_t micro_batch = 0;           // sequences, >= 0; 0: as many neighbours as have micro_batch_tokens together, at least one
+  index_t micro_batch_tokens = 512;  // >= 1; more leave the caches, fewer read the weights more often
+  index_t replicas = 8;              // most of them, >= 1: as many threads have work
 
   void validate() const {
-    if (micro_batch < 1) throw_error<option_error>("data_parallel: micro_batch is ", micro_batch, ", expected 1 or more");
+    if (micro_batch < 0) throw_error<option_error>("data_parallel: micro_batch is ", micro_batch, ", expected 0 or more");
+    if (micro_batch_tokens < 1) throw_error<option_error>("data_parallel: micro_batch_tokens is ", micro_batch_tokens, ", expected 1 or more");
     if (replicas < 1) throw_error<option_error>("data_parallel: replicas is ", replicas, ", expected 1 or more");
   }
 };
@@ -42,10 +44,10 @@ double loss_and_gradients(context& ctx, M& model, const token_batch& batch, batc
 /// Losses and gradients of a model, micro-batch by micro-batch. Where one tape runs all its operations one after another,
 /// each on every thread, here each thread runs whole micro-batches. Every replica, of which the model is the first, takes an equal
 /// run of neighbours; their gradients are added in order, so results depend on the options and not on the number of threads. They
-/// are those of one tape over the whole batch, rounded otherwise; dropout draws for every micro-batch anew. With one replica
-/// micro-batches follow one another and all threads share every operation: gradient accumulation.
-/// Memory: activations of one micro-batch a thread, and values and gradients of what is trainable for every further replica;
-/// frozen values are shared. A step allocates nothing once its like has run before.
+/// are those of one tape over the whole batch, rounded otherwise; dropout draws for every micro-batch anew. With one replica, one
+/// thread, or more threads than replicas keep busy, micro-batches follow one another and all threads share every operation.
+/// Memory: activations of one micro-batch a thread, and values and gradients of what is trainable for every further replica at
+/// work; frozen values are shared. A step allocates nothing once its like has run before.
 /// Of local_weights and routes, which have one entry a sequence, every micro-batch takes its own.
 template <module M>
 class data_parallel {
@@ -58,7 +60,7 @@ class data_parallel {
   }
 
   /// The mean loss over the batch's counted labels. Its gradients are added to the model's, for an optimiser of the model.
-  /// A meter of the context hears of one operation, "data_parallel", or, of a single replica, everything.
+  /// A meter of the context hears of one operation, "data_parallel", or everything where micro-batches follow one another.
   /// Throws shape_error when local_weights are not none, one, or one a sequence, and routes not none or one a sequence.
   double loss_and_gradients(const token_batch& batch, batch_info info = {.training = true}) {
     const auto check = [&](std::string_view what, std::size_t entries) {
@@ -68,18 +70,27 @@ class data_parallel {
     if (info.local_weights.size() > 1) check("local_weights", info.local_weights.size());
     if (!info.routes.empty()) check("routes", info.routes.size());
     split(batch);
-    const index_t parts = std::ssize(parts_), used = std::min(parts, options_.replicas);
-    if (used == 1) return run(ctx_, model_, 0, parts, info);
-    const metered_work work(ctx_.cost, "data_parallel");
-    while (std::ssize(replicas_) + 1 < used) replicas_.push_back(std::make_unique<replica>(model_));
+    const index_t parts = std::ssize(parts_), used = std::min(parts, options_.replicas), threads = ctx_.executor().concurrency();
+    const auto share = [&](context& ctx, M& model, index_t r) { return run(ctx, model, parts * r / used, parts * (r + 1) / used, info); };
     losses_.assign(static_cast<std::size_t>(used), 0.0);
-    ctx_.executor().parallel_for(used, 1, [&](index_t r, index_t) {
-      M& model = r == 0 ? model_ : renewed(*replicas_[static_cast<std::size_t>(r) - 1]);
-      const auto ctx = contexts_.take([] { return context(); });
-      ctx->seed = ctx_.seed;
-      losses_[static_cast<std::size_t>(r)] = run(*ctx, model, parts * r / used, parts * (r + 1) / used, info);
-    });
-    for (index_t r = 1; r < used; ++r) add_gradients(*replicas_[static_cast<std::size_t>(r) - 1]);
+    const bool side_by_side = used > 1 && threads > 1 && 4 * used >= 3 * threads;  // else too many threads would have nothing to do
+    make_replicas(side_by_side ? used - 1 : std::min<index_t>(used - 1, 1));
+    if (side_by_side) {
+      const metered_work work(ctx_.cost, "data_parallel");
+      ctx_.executor().parallel_for(used, 1, [&](index_t r, index_t) {
+        M& model = r == 0 ? model_ : renewed(*replicas_[static_cast<std::size_t>(r) - 1]);
+        const auto ctx = contexts_.take([] { return context(); });
+        ctx->seed = ctx_.seed;
+        losses_[static_cast<std::size_t>(r)] = share(*ctx, model, r);
+      });
+      for (index_t r = 1; r < used; ++r) add_gradients(*replicas_[static_cast<std::size_t>(r) - 1]);
+    } else {
+      for (index_t r = 0; r < used; ++r) {  // one replica is what all but the first are in turn
+        M& model = r == 0 ? model_ : r == 1 ? renewed(*replicas_.front()) : emptied(*replicas_.front());
+        losses_[static_cast<std::size_t>(r)] = share(ctx_, model, r);
+        if (r > 0) add_gradients(*replicas_.front());
+      }
+    }
     return std::accumulate(losses_.begin(), losses_.end(), 0.0);
   }
 
@@ -92,28 +103,47 @@ class data_parallel {
   };
   struct part {
     token_batch batch;
+    index_t first = 0;  // its first sequence in the whole batch
     double weight = 0;  // its share of the counted labels
   };
 
-  void split(const token_batch& batch) {
-    const index_t sequences = batch.sequences(), size = options_.micro_batch;
-    parts_.resize(static_cast<std::size_t>((sequences + size - 1) / size));
-    const auto counted = [](const token_batch& b) { return static_cast<double>(std::ssize(b.labels) - std::ranges::count(b.labels, kernel::ignored_label)); };
-    const double all = std::max(1.0, counted(batch));
-    for (index_t i = 0; i < std::ssize(parts_); ++i) {
-      part& p = parts_[static_cast<std::size_t>(i)];
-      p.batch.assign_sequences(batch, i * size, std::min(sequences, (i + 1) * size));
-      p.weight = counted(p.batch) / all;
-    }
+  /// Where the micro-batch that begins at this sequence ends.
+  index_t end_of_part(const token_batch& batch, index_t first) const {
+    const index_t sequences = batch.sequences();
+    if (options_.micro_batch > 0) return std::min(sequences, first + options_.micro_batch);
+    const auto offset = [&](index_t s) { return batch.offsets[static_cast<std::size_t>(s)]; };
+    index_t last = first + 1;
+    while (last < sequences && offset(last + 1) - offset(first) <= options_.micro_batch_tokens) ++last;
+    return last;
   }
 
-  /// The model of a replica, with the values of now and no gradients.
-  M& renewed(replica& r) {
-    for (std::size_t i = 0; i < parameters_.size(); ++i) {
-      std::ranges::copy(std::as_const(*parameters_[i].parameter).value(), r.parameters[i].parameter->value().begin());
-      r.parameters[i].parameter->clear_gradient();
+  void split(const token_batch& batch) {
+    const auto counted = [](const token_batch& b) { return static_cast<double>(std::ssize(b.labels) - std::ranges::count(b.labels, kernel::ignored_label)); };
+    const double all = std::max(1.0, counted(batch));
+    std::size_t parts = 0;
+    for (index_t first = 0; first < batch.sequences();) {
+      if (++parts > parts_.size()) parts_.emplace_back();
+      part& p = parts_[parts - 1];
+      p.first = std::exchange(first, end_of_part(batch, first));
+      p.batch.assign_sequences(batch, p.first, first);
+      p.weight = counted(p.batch) / all;
     }
+    parts_.resize(parts);
+  }
+
+  void make_replicas(index_t count) {
+    while (std::ssize(replicas_) < count) replicas_.push_back(std::make_unique<replica>(model_));
+  }
+
+  /// The model of a replica, without gradients; with the values of now.
+  M& emptied(replica& r) {
+    for (auto& p : r.parameters) p.parameter->clear_gradient();
     return r.model;
+  }
+  M& renewed(replica& r) {
+    for (std::size_t i = 0; i < parameters_.size(); ++i)
+      std::ranges::copy(std::as_const(*parameters_[i].parameter).value(), r.parameters[i].parameter->value().begin());
+    return emptied(r);
   }
 
   /// Micro-batches [first, last), one after another.
@@ -122,7 +152,7 @@ class data_parallel {
     batch_info info = whole;
     for (index_t i = first; i < last; ++i) {
       const part& p = parts_[static_cast<std::size_t>(i)];
-      const auto begin = static_cast<std::size_t>(i * options_.micro_batch), count = static_cast<std::size_t>(p.batch.sequences());
+      const auto begin = static_cast<std::size_t>(p.first), count = static_cast<std::size_t>(p.batch.sequences());
       if (whole.local_weights.size() > 1) info.local_weights = whole.local_weights.subspan(begin, count);
       if (!whole.routes.empty()) info.routes = whole.routes.subspan(begin, count);
       info.part = static_cast<std::uint64_t>(i);
