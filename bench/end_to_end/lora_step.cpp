@@ -84,6 +84,8 @@ void train(M& model, const graft::token_batch& batch, const bench::step_options&
   ctx.cost = &cost;
   const double first_loss = step();
   const double saved_bytes = static_cast<double>(cost.total().peak_saved_bytes);
+  double saved_in_layers = 0;
+  if constexpr (requires { M::layers_scope; }) saved_in_layers = static_cast<double>(cost.total(M::layers_scope).peak_saved_bytes);
   ctx.cost = nullptr;
   const bench::step_times times = bench::time_steps(o, step);
   if (o.cost) print_cost(ctx, cost, step);
@@ -96,6 +98,7 @@ void train(M& model, const graft::token_batch& batch, const bench::step_options&
   bench::print_value("loss_first", first_loss);
   bench::print_value("loss_last", last_loss);
   bench::print_value("saved_mib", saved_bytes / 1048576);
+  if (saved_in_layers > 0) bench::print_value("saved_in_layers_mib", saved_in_layers / 1048576);
   bench::print_value("allocations_a_step", static_cast<double>(allocations));
   if (flops == 0) return;
   bench::print_value("mflop_per_token", flops * 1e-6);
