@@ -69,6 +69,10 @@ void train(M& model, const graft::token_batch& batch, const bench::step_options&
   graft::adamw<float> optimizer(graft::trainable(model), {.lr = bench::step_rate});
   graft::thread_pool pool(o.threads);
   graft::context ctx(pool);
+  if (o.memory_budget > 0) {
+    const auto plan = graft::plan_memory(ctx, model, batch, static_cast<std::size_t>(o.memory_budget) << 20);
+    bench::print_value("layers_computed_twice", static_cast<double>(plan.computed_twice));
+  }
   graft::meter cost;
   graft::data_parallel workers(ctx, model, {.micro_batch = o.micro_batch < 0 ? o.batch : o.micro_batch});
   const auto step = [&] {
@@ -172,7 +176,7 @@ void train_llama(const bench::step_options& o) {
   model.checkpointed_layers = o.checkpointing ? graft::all_layers : 0;
   graft::token_batch batch;
   for (long b = 0; b < o.batch; ++b) batch.add_with_next_labels(example_sequence(o, b, model.config.vocab_size));
-  train(model, batch, o, o.checkpointing || o.last_only || o.dora ? 0 : flops_per_token(model.config, lora.rank, o.tokens));
+  train(model, batch, o, o.checkpointing || o.last_only || o.dora || o.memory_budget > 0 ? 0 : flops_per_token(model.config, lora.rank, o.tokens));
 }
 
 graft::bert_classifier<float> make_classifier(const bench::step_options& o) {

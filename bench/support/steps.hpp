@@ -28,6 +28,7 @@ struct step_options {
   bool dora = false;       // DoRA instead of LoRA
   bool adapter = false;    // decoding with LoRA attached
   long micro_batch = -1;   // sequences a thread takes at a time; 0: as many as graft takes unasked; -1: all threads take the batch together
+  long memory_budget = 0;  // MiB: as few layers are computed twice as that needs; 0: without limit
   std::string dtype;       // of the frozen weights, which then come from a file
 };
 
@@ -40,7 +41,7 @@ inline step_options parse_step_options(int argc, char** argv) {
   step_options o;
   const auto usage = [&] {
     std::fprintf(stderr, "usage: %s [--model NAME] [--verify FOLDER] [--warm N] [--steps N] [--batch N] [--tokens N] [--threads N] [--checkpointing]\n"
-                 "       ours also: [--cost] [--last-only] [--dora] [--adapter] [--micro-batch N] [--dtype bf16|f16|q8_0|q4_0|nf4]\n",
+                 "       ours also: [--cost] [--last-only] [--dora] [--adapter] [--micro-batch N] [--memory-budget MIB] [--dtype bf16|f16|q8_0|q4_0|nf4]\n",
                  argv[0]);
     std::exit(2);
   };
@@ -64,6 +65,7 @@ inline step_options parse_step_options(int argc, char** argv) {
     else if (name == "--steps") o.steps = static_cast<int>(value);
     else if (name == "--batch") o.batch = value;
     else if (name == "--micro-batch") o.micro_batch = value;
+    else if (name == "--memory-budget") o.memory_budget = value;
     else if (name == "--tokens") o.tokens = value;
     else if (name == "--threads") o.threads = static_cast<int>(value);
     else usage();
