@@ -12,9 +12,10 @@ using namespace graft;
 
 namespace {
 
-std::vector<std::int32_t> some_labels(index_t n, index_t classes) {
+/// Of every seven rows, so many do not count.
+std::vector<std::int32_t> some_labels(index_t n, index_t classes, index_t ignored = 1) {
   std::vector<std::int32_t> labels;
-  for (index_t i = 0; i < n; ++i) labels.push_back(i % 7 == 3 ? kernel::ignored_label : static_cast<std::int32_t>((i * 5) % classes));
+  for (index_t i = 0; i < n; ++i) labels.push_back((i + 4) % 7 < ignored ? kernel::ignored_label : static_cast<std::int32_t>((i * 5) % classes));
   return labels;
 }
 
@@ -23,8 +24,8 @@ std::vector<std::int32_t> some_labels(index_t n, index_t classes) {
 TEST_CASE("the fused loss equals the loss of the logits, in value and gradients, over more rows than one chunk") {
   context ctx;
   constexpr index_t classes = 11, c = 6;
-  for (const index_t n : {index_t{5}, detail::loss_chunk, 2 * detail::loss_chunk + 37}) {
-    const auto labels = some_labels(n, classes);
+  for (const auto [n, ignored] : {std::pair<index_t, index_t>{5, 1}, {detail::loss_chunk, 0}, {2 * detail::loss_chunk + 37, 1}, {5, 6}, {2 * detail::loss_chunk + 37, 2}, {2 * detail::loss_chunk + 37, 5}}) {
+    const auto labels = some_labels(n, classes, ignored);
     parameter<double, 2> x(test::random_tensor<double, 2>({n, c}, 1)), w(test::random_tensor<double, 2>({classes, c}, 2));
     tensor<double, 1> dx({n * c}), dw({classes * c});
     double value = 0;
@@ -49,14 +50,14 @@ TEST_CASE("the fused loss equals the loss of the logits, in value and gradients,
 }
 
 TEST_CASE("the fused loss tells a meter of the products for gradients, which it makes at once") {
-  const auto flops = [](bool train_x, bool train_w) {
+  const auto flops = [](bool train_x, bool train_w, index_t ignored = 1) {
     context ctx;
     meter m;
     ctx.cost = &m;
     parameter<double, 2> x(test::random_tensor<double, 2>({7, 6}, 1)), w(test::random_tensor<double, 2>({11, 6}, 2));
     if (!train_x) x.freeze();
     if (!train_w) w.freeze();
-    const auto labels = some_labels(7, 11);
+    const auto labels = some_labels(7, 11, ignored);
     tape<double> t(ctx);
     linear_cross_entropy(t, t.leaf(x), w, t.keep(std::span<const std::int32_t>(labels)));
     return m.total().flops;
@@ -64,6 +65,7 @@ TEST_CASE("the fused loss tells a meter of the products for gradients, which it 
   CHECK(flops(false, false) == 2 * 7 * 6 * 11);
   CHECK(flops(true, false) == 2 * flops(false, false));
   CHECK(flops(true, true) == 3 * flops(false, false));
+  CHECK(flops(true, true, 3) == 3 * 2 * 4 * 6 * 11);  // what does not count is not computed
 }
 
 TEST_CASE("rows that count are averaged over themselves alone, and without any the loss is nothing") {

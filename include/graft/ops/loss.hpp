@@ -8,6 +8,7 @@
 #include "graft/core/frozen_array.hpp"
 #include "graft/kernel/gemm.hpp"
 #include "graft/kernel/softmax.hpp"
+#include "graft/ops/embedding.hpp"
 #include "graft/ops/linear.hpp"
 
 namespace graft {
@@ -45,12 +46,22 @@ void add_scaled(tape<T>& g, node_id id, tensor_view<const T, 2> gradient, T fact
   kernel::map<T>(g.ctx(), gradient.size(), to.view.data, to.beta, kernel::times_constant<T>{factor}, gradient.data);
 }
 
-/// The shared body of both forms: `weights` is the matrix, `wi` its node when it is trainable.
+/// The shared body of both forms: `weights` is the matrix, `wi` its node when it is trainable. Where a quarter of the rows and more do
+/// not count, as those of prompts, only the others are worked on.
 template <class T>
 var<T, 0> linear_cross_entropy(tape<T>& t, const var<T, 2>& x, const matrix_ref& weights, node_id wi, std::span<const std::int32_t> labels) {
   check_inner_extents("linear_cross_entropy", "x", x.shape(), x.shape()[1], "weight", extents<2>{weights.rows, weights.cols}, weights.cols);
   const index_t n = x.shape()[0], c = x.shape()[1], classes = weights.rows;
   const index_t counted = count_labels("linear_cross_entropy", labels, n, classes);
+  if (counted > 0 && 4 * counted <= 3 * n) {
+    const auto rows = t.template keep_room<std::int32_t>(static_cast<std::size_t>(counted)), kept = t.template keep_room<std::int32_t>(rows.size());
+    for (std::size_t i = 0, to = 0; i < labels.size(); ++i) {
+      if (labels[i] == kernel::ignored_label) continue;
+      rows[to] = static_cast<std::int32_t>(i);
+      kept[to++] = labels[i];
+    }
+    return linear_cross_entropy(t, take_rows<T>(t, x, rows), weights, wi, kept);
+  }
   const bool x_wanted = x.needs_grad(), w_wanted = wi != no_node;
   const T factor = counted == 0 ? T(0) : T(1) / static_cast<T>(counted);
   auto loss = t.template empty<0>({});
@@ -83,7 +94,8 @@ var<T, 0> linear_cross_entropy(tape<T>& t, const var<T, 2>& x, const matrix_ref&
 
 /// Mean over the counted rows of -log softmax(x W^T)(n, label(n)). Labels equal to -100 do not count; without any that
 /// does, the loss is 0. Works through 128 rows at a time, computing the gradient on the way; saves the gradient of x, and of
-/// w if that is trainable. Shapes: x (N, C), w (V, C), labels (N). Cost: 2 N V C flops, twice more per gradient.
+/// w if that is trainable. Shapes: x (N, C), w (V, C), labels (N). Cost: 2 N V C flops, twice more per gradient, where N is of the
+/// counted rows once they are three quarters or fewer.
 template <class T>
 var<T, 0> linear_cross_entropy(tape<T>& t, const var<T, 2>& x, const var<T, 2>& w, std::span<const std::int32_t> labels) {
   return detail::linear_cross_entropy(t, x, matrix_ref(w.value), w.id, labels);
