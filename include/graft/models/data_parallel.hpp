@@ -70,27 +70,11 @@ class data_parallel {
     if (info.local_weights.size() > 1) check("local_weights", info.local_weights.size());
     if (!info.routes.empty()) check("routes", info.routes.size());
     split(batch);
-    const index_t parts = std::ssize(parts_), used = std::min(parts, options_.replicas), threads = ctx_.executor().concurrency();
-    const auto share = [&](context& ctx, M& model, index_t r) { return run(ctx, model, parts * r / used, parts * (r + 1) / used, info); };
+    const index_t used = std::min<index_t>(std::ssize(parts_), options_.replicas), threads = ctx_.executor().concurrency();
     losses_.assign(static_cast<std::size_t>(used), 0.0);
-    const bool side_by_side = used > 1 && threads > 1 && 4 * used >= 3 * threads;  // else too many threads would have nothing to do
-    make_replicas(side_by_side ? used - 1 : std::min<index_t>(used - 1, 1));
-    if (side_by_side) {
-      const metered_work work(ctx_.cost, "data_parallel");
-      ctx_.executor().parallel_for(used, 1, [&](index_t r, index_t) {
-        M& model = r == 0 ? model_ : renewed(*replicas_[static_cast<std::size_t>(r) - 1]);
-        const auto ctx = contexts_.take([] { return context(); });
-        ctx->seed = ctx_.seed;
-        losses_[static_cast<std::size_t>(r)] = share(*ctx, model, r);
-      });
-      for (index_t r = 1; r < used; ++r) add_gradients(*replicas_[static_cast<std::size_t>(r) - 1]);
-    } else {
-      for (index_t r = 0; r < used; ++r) {  // one replica is what all but the first are in turn
-        M& model = r == 0 ? model_ : r == 1 ? renewed(*replicas_.front()) : emptied(*replicas_.front());
-        losses_[static_cast<std::size_t>(r)] = share(ctx_, model, r);
-        if (r > 0) add_gradients(*replicas_.front());
-      }
-    }
+    const bool keeps_threads_busy = 4 * used >= 3 * threads;
+    if (used > 1 && threads > 1 && keeps_threads_busy) side_by_side(info);
+    else one_after_another(info);
     return std::accumulate(losses_.begin(), losses_.end(), 0.0);
   }
 
@@ -131,26 +115,57 @@ class data_parallel {
     parts_.resize(parts);
   }
 
+  /// Each share of the micro-batches in a replica of its own, on a thread of its own.
+  void side_by_side(const batch_info& info) {
+    const metered_work work(ctx_.cost, "data_parallel");
+    const index_t used = std::ssize(losses_);
+    make_replicas(used - 1);
+    ctx_.executor().parallel_for(used, 1, [&](index_t r, index_t) {
+      const auto ctx = contexts_.take([] { return context(); });
+      ctx->seed = ctx_.seed;
+      run_share(*ctx, r == 0 ? model_ : renewed(*replicas_[static_cast<std::size_t>(r) - 1]), r, info);
+    });
+    for (index_t r = 1; r < used; ++r) add_gradients(*replicas_[static_cast<std::size_t>(r) - 1]);
+  }
+
+  /// The same sums in the same order: one replica takes all shares but the first, one by one.
+  void one_after_another(const batch_info& info) {
+    const index_t used = std::ssize(losses_);
+    if (used > 0) run_share(ctx_, model_, 0, info);
+    if (used < 2) return;
+    make_replicas(1);
+    replica& spare = *replicas_.front();
+    renew_values(spare);
+    for (index_t r = 1; r < used; ++r) {
+      run_share(ctx_, emptied(spare), r, info);
+      add_gradients(spare);
+    }
+  }
+
   void make_replicas(index_t count) {
     while (std::ssize(replicas_) < count) replicas_.push_back(std::make_unique<replica>(model_));
   }
 
-  /// The model of a replica, without gradients; with the values of now.
+  /// Gives a replica the values of now.
+  void renew_values(replica& r) {
+    for (std::size_t i = 0; i < parameters_.size(); ++i)
+      std::ranges::copy(std::as_const(*parameters_[i].parameter).value(), r.parameters[i].parameter->value().begin());
+  }
   M& emptied(replica& r) {
     for (auto& p : r.parameters) p.parameter->clear_gradient();
     return r.model;
   }
   M& renewed(replica& r) {
-    for (std::size_t i = 0; i < parameters_.size(); ++i)
-      std::ranges::copy(std::as_const(*parameters_[i].parameter).value(), r.parameters[i].parameter->value().begin());
+    renew_values(r);
     return emptied(r);
   }
 
-  /// Micro-batches [first, last), one after another.
-  double run(context& ctx, M& model, index_t first, index_t last, const batch_info& whole) {
+  /// The micro-batches of share r, one after another.
+  void run_share(context& ctx, M& model, index_t r, const batch_info& whole) {
+    const index_t parts = std::ssize(parts_), shares = std::ssize(losses_);
     double loss = 0;
     batch_info info = whole;
-    for (index_t i = first; i < last; ++i) {
+    for (index_t i = parts * r / shares; i < parts * (r + 1) / shares; ++i) {
       const part& p = parts_[static_cast<std::size_t>(i)];
       const auto begin = static_cast<std::size_t>(p.first), count = static_cast<std::size_t>(p.batch.sequences());
       if (whole.local_weights.size() > 1) info.local_weights = whole.local_weights.subspan(begin, count);
@@ -158,7 +173,7 @@ class data_parallel {
       info.part = static_cast<std::uint64_t>(i);
       loss += graft::loss_and_gradients(ctx, model, p.batch, info, p.weight);
     }
-    return loss;
+    losses_[static_cast<std::size_t>(r)] = loss;
   }
 
   void add_gradients(replica& r) {
