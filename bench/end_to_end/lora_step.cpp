@@ -69,6 +69,7 @@ void train(M& model, const graft::token_batch& batch, const bench::step_options&
   graft::adamw<float> optimizer(graft::trainable(model), {.lr = bench::step_rate});
   graft::thread_pool pool(o.threads);
   graft::context ctx(pool);
+  if (o.bf16) ctx.products = graft::product_precision::bf16;
   if (o.memory_budget > 0) {
     const auto plan = graft::plan_memory(ctx, model, batch, static_cast<std::size_t>(o.memory_budget) << 20);
     bench::print_value("layers_computed_twice", static_cast<double>(plan.computed_twice));
@@ -176,7 +177,7 @@ void train_llama(const bench::step_options& o) {
   model.checkpointed_layers = o.checkpointing ? graft::all_layers : 0;
   graft::token_batch batch;
   for (long b = 0; b < o.batch; ++b) batch.add_with_next_labels(example_sequence(o, b, model.config.vocab_size));
-  train(model, batch, o, o.checkpointing || o.last_only || o.dora || o.memory_budget > 0 ? 0 : flops_per_token(model.config, lora.rank, o.tokens));
+  train(model, batch, o, o.checkpointing || o.last_only || o.dora || o.bf16 || o.memory_budget > 0 ? 0 : flops_per_token(model.config, lora.rank, o.tokens));
 }
 
 graft::bert_classifier<float> make_classifier(const bench::step_options& o) {

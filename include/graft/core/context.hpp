@@ -10,6 +10,10 @@ namespace graft {
 
 class meter;
 
+/// In what precision dense products of floats multiply. bf16 rounds both factors of every large product to 8 bits and sums in float, on
+/// processors that have such an instruction; on others, and in small products, it changes nothing.
+enum class product_precision : std::uint8_t { full, bf16 };
+
 /// Passed explicitly to everything that computes: there are no globals and no hidden threads. One context serves one
 /// thread at a time; programs that work on several tasks at once make one for each.
 class context {
@@ -27,6 +31,7 @@ class context {
   scratch_space& scratch() noexcept { return scratch_; }
 
   meter* cost = nullptr;   ///< when set, tapes report their work to it
+  product_precision products = product_precision::full;
   std::uint64_t seed = 0;  ///< of everything random that happens under this context
 
  private:

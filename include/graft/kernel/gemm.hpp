@@ -8,6 +8,7 @@
 #include "graft/core/context.hpp"
 #include "graft/core/frozen_array.hpp"
 #include "graft/core/tensor.hpp"
+#include "graft/kernel/bf16_operand.hpp"
 #include "graft/kernel/dot.hpp"
 #include "graft/kernel/operand.hpp"
 
@@ -37,6 +38,10 @@ struct task_shape {
   index_t rows, panels, pass;
 };
 
+/// Whether the rows of an operand hold pairs of bf16 values in place of floats.
+template <class Rows>
+inline constexpr bool in_pairs = requires { Rows::pairs; };
+
 /// With up to this many rows, a panel cut across a matrix is read where it lies; with more, a packed copy pays.
 inline constexpr index_t few_rows = 128;
 
@@ -59,7 +64,7 @@ task_shape plan_tasks(index_t rows, index_t depth, index_t panels, store order, 
   }
   const index_t block = ((rows + row_blocks - 1) / row_blocks + 7) / 8 * 8;
   index_t deepest = Rows::deepest;
-  if (Panel::across_rows && order == store::straight && rows <= few_rows)  // along its rows, not down
+  if (Panel::across_rows && !in_pairs<Rows> && order == store::straight && rows <= few_rows)  // along its rows, not down
     deepest = rows <= 16 ? 32 : rows <= 64 ? 64 : 128;
   return {block, (panels + groups - 1) / groups, std::min(depth, pass_depth(depth, deepest))};
 }
@@ -99,18 +104,27 @@ void run_panels(context& ctx, index_t rows, index_t depth, index_t columns, Rows
         const panel_view<T> b = panel(j, count, k, steps, panel_room);
         T* const to = c.data + (Order == store::straight ? i * ldc + j : j * ldc + i);
         const bool last_pass = k + steps == depth;
-        run_panel<Rows::lies, Order, T, Arch>(block, steps, from.data, from.row_step, b.data, b.row_step,
-                                              {to, ldc, alpha, k == 0 ? beta : T(1), count}, b.next,
-                                              last_pass ? second(i, j, count, panel_room + plan.pass * width) : more_terms<T>{});
+        const tile_output<T> out{to, ldc, alpha, k == 0 ? beta : T(1), count};
+        const auto more = last_pass ? second(i, j, count, panel_room + plan.pass * width) : more_terms<T>{};
+        if constexpr (in_pairs<Rows>) run_pair_panel<Arch>(block, from.row_step, from.data, from.row_step, b.data, out, more);
+        else run_panel<Rows::lies, Order, T, Arch>(block, steps, from.data, from.row_step, b.data, b.row_step, out, b.next, more);
       }
     }
   });
 }
 
+/// Whether a product that could go by bf16 pairs does: its context asks for them, the processor has them, and it is large enough to gain.
+inline bool goes_in_bf16(const context& ctx, index_t rows, index_t columns, index_t depth) {
+  return ctx.products == product_precision::bf16 && rows >= 32 && columns >= 32 && depth >= 32 && simd::runs_bf16();
+}
+template <class T, class Arch>
+inline constexpr bool could_go_in_bf16 = std::is_same_v<T, float> && simd::knows_bf16<Arch>;
+
 }  // namespace detail
 
 /// y = x w^T, and with a term x w^T + left right^T. Shapes: x (N, K), w (M, K) -> y (N, M). Cost: 2 N M (K + R) flops.
-/// w: T, bf16, f16 or a block format, decoded as it is packed.
+/// w: T, bf16, f16 or a block format, decoded as it is packed. Where the context asks for bf16 products, x and w are rounded to bf16
+/// and summed in float; a term stays in float.
 template <class T, class Arch = simd::default_arch>
 void matmul_nt(context& ctx, tensor_view<const T, 2> x, matrix_ref w, tensor_view<T, 2> y, product_scale scale = {},
                low_rank_term<std::type_identity_t<T>> term = {}) {
@@ -126,6 +140,9 @@ void matmul_nt(context& ctx, tensor_view<const T, 2> x, matrix_ref w, tensor_vie
   visit_storage<T>(w, [&](auto weights) {
     using E = typename decltype(weights)::value_type;
     if (n <= 8) return dot_product<T, Arch>(ctx, weights, x, y.transpose(), alpha, beta);
+    if constexpr (could_go_in_bf16<T, Arch>)
+      if (goes_in_bf16(ctx, n, m, depth))
+        return run_panels<store::straight, Arch>(ctx, n, depth, m, rounded_rows<Arch>{x}, row_pairs<Arch, E>{weights}, y, scale, term);
     if constexpr (std::is_same_v<T, E>) {
       if (m <= 8) return dot_product<T, Arch>(ctx, x, weights, y, alpha, beta);
       // Few rows: leave w unpacked, unless it comes from memory by rows too short for the processor to run ahead.
@@ -160,6 +177,9 @@ void matmul_nn(context& ctx, tensor_view<const T, 2> x, matrix_ref w, tensor_vie
       return dot_product<T, Arch>(ctx, x, tensor_view<const T, 2>(few), y, static_cast<T>(scale.alpha),
                                   static_cast<T>(scale.beta));
     }
+    if constexpr (could_go_in_bf16<T, Arch>)
+      if (goes_in_bf16(ctx, n, m, depth))
+        return run_panels<store::straight, Arch>(ctx, n, depth, m, rounded_rows<Arch>{x}, column_pairs<Arch, E>{weights}, y, scale, term);
     run_panels<store::straight, Arch>(ctx, n, depth, m, raw_rows<T>{x}, column_panels<T, Arch, E>{weights, n > few_rows}, y, scale,
                                       term);
   });

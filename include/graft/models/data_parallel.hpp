@@ -123,6 +123,7 @@ class data_parallel {
     ctx_.executor().parallel_for(used, 1, [&](index_t r, index_t) {
       const auto ctx = contexts_.take([] { return context(); });
       ctx->seed = ctx_.seed;
+      ctx->products = ctx_.products;
       run_share(*ctx, r == 0 ? model_ : renewed(*replicas_[static_cast<std::size_t>(r) - 1]), r, info);
     });
     for (index_t r = 1; r < used; ++r) add_gradients(*replicas_[static_cast<std::size_t>(r) - 1]);

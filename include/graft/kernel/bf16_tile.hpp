@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+// The register tile of bf16 products: rows of pairs against a panel of pairs, summed in float, by vectors or by matrix registers.
+// Read next: kernel/bf16_operand.hpp, which packs them.
+#pragma once
+#include "graft/kernel/tile.hpp"
+#include "graft/simd/bf16.hpp"
+
+namespace graft::kernel::detail {
+
+/// All rows of `a` against one panel of pairs, 48 columns wide, of which out.columns are wanted: run_panel for pairs.
+template <class Arch>
+void run_pair_panel(index_t rows, index_t depth, const float* a, index_t lda, const float* b, tile_output<float> out, more_terms<float> more);
+
+#if defined(GRAFT_BF16_PRODUCTS)
+
+/// Columns of a panel, and pairs that a matrix register takes at a time: depths are filled up to it with zeros.
+inline constexpr index_t pair_columns = 48, pair_block = 16;
+
+/// Adds `more` to the sums of Rows x 48 outputs and stores them.
+template <int Rows, class Arch>
+GRAFT_INLINE void finish_pair_tile(simd::batch<float, Arch> (&acc)[Rows][3], const tile_output<float>& out, more_terms<float> more) {
+  for (index_t k = 0; k < more.depth; ++k, ++more.a, more.b += more.ldb) {
+    simd::batch<float, Arch> b[3];
+    GRAFT_UNROLL
+    for (int j = 0; j < 3; ++j) b[j] = simd::load<float, Arch>(more.b + 16 * j);
+    GRAFT_UNROLL
+    for (int i = 0; i < Rows; ++i) {
+      const simd::batch<float, Arch> a(more.a[i * more.lda]);
+      GRAFT_UNROLL
+      for (int j = 0; j < 3; ++j) acc[i][j] = simd::fma(a, b[j], acc[i][j]);
+    }
+  }
+  store_rows<float, Arch, Rows, 3>(acc, out);
+}
+
+/// run_tile for pairs: `depth` of them along the rows of a and down the columns of b.
+template <int Rows, class Arch>
+GRAFT_FOR_BF16 __attribute__((noinline)) void run_pair_tile(index_t depth, const float* a, index_t lda, const float* b,
+                                                            const tile_output<float>& out, const more_terms<float>& more) {
+  simd::batch<float, Arch> acc[Rows][3];
+  GRAFT_UNROLL
+  for (int i = 0; i < Rows; ++i) {
+    GRAFT_UNROLL
+    for (int j = 0; j < 3; ++j) acc[i][j] = simd::batch<float, Arch>(0.f);
+  }
+  for (index_t k = 0; k < depth; ++k, ++a, b += pair_columns) {
+    __m512 pairs[3];
+    GRAFT_UNROLL
+    for (int j = 0; j < 3; ++j) pairs[j] = _mm512_loadu_ps(b + 16 * j);
+    GRAFT_UNROLL
+    for (int i = 0; i < Rows; ++i) {
+      const __m512 row = _mm512_set1_ps(a[i * lda]);
+      GRAFT_UNROLL
+      for (int j = 0; j < 3; ++j) acc[i][j] = simd::add_pair_products(row, pairs[j], acc[i][j]);
+    }
+  }
+  finish_pair_tile<Rows, Arch>(acc, out, more);
+}
+
+#if defined(GRAFT_BF16_MATRICES)
+
+/// Shapes of the eight matrix registers: 16 rows of 64 bytes each.
+struct alignas(64) matrix_registers {
+  std::uint8_t palette = 1, start_row = 0, reserved[14] = {};
+  std::uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+  std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+};
+
+/// sums(i, j) of 32 rows and 48 columns, by matrix registers: six hold sums, one the rows, one the panel.
+GRAFT_FOR_BF16_MATRICES inline void sum_matrix_tile(index_t depth, const float* a, index_t lda, const float* b, float* sums) {
+  const auto row_bytes = static_cast<std::size_t>(lda) * sizeof(float);
+  constexpr std::size_t panel_bytes = pair_columns * sizeof(float);
+  const float* const lower = a + 16 * lda;
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+  _tile_zero(4);
+  _tile_zero(5);
+  for (index_t k = 0; k < depth; k += pair_block, b += pair_block * pair_columns) {
+    _tile_loadd(6, a + k, row_bytes);
+    _tile_loadd(7, b, panel_bytes);
+    _tile_dpbf16ps(0, 6, 7);
+    _tile_loadd(7, b + 16, panel_bytes);
+    _tile_dpbf16ps(1, 6, 7);
+    _tile_loadd(7, b + 32, panel_bytes);
+    _tile_dpbf16ps(2, 6, 7);
+    _tile_loadd(6, lower + k, row_bytes);
+    _tile_dpbf16ps(5, 6, 7);
+    _tile_loadd(7, b + 16, panel_bytes);
+    _tile_dpbf16ps(4, 6, 7);
+    _tile_loadd(7, b, panel_bytes);
+    _tile_dpbf16ps(3, 6, 7);
+  }
+  _tile_stored(0, sums, panel_bytes);
+  _tile_stored(1, sums + 16, panel_bytes);
+  _tile_stored(2, sums + 32, panel_bytes);
+  _tile_stored(3, sums + 16 * pair_columns, panel_bytes);
+  _tile_stored(4, sums + 16 * pair_columns + 16, panel_bytes);
+  _tile_stored(5, sums + 16 * pair_columns + 32, panel_bytes);
+}
+
+GRAFT_FOR_BF16_MATRICES inline void take_matrix_registers() {
+  static constexpr matrix_registers shapes;
+  _tile_loadconfig(&shapes);
+}
+GRAFT_FOR_BF16_MATRICES inline void give_matrix_registers_back() { _tile_release(); }
+
+#endif
+
+template <class Arch>
+void run_pair_panel(index_t rows, index_t depth, const float* a, index_t lda, const float* b, tile_output<float> out, more_terms<float> more) {
+  const auto advance = [&](index_t done) {
+    a += done * lda;
+    more.a += done * more.lda;
+    out.c += done * out.ldc;
+    rows -= done;
+  };
+#if defined(GRAFT_BF16_MATRICES)
+  if (rows >= 32 && simd::runs_bf16_matrices()) {
+    alignas(64) float sums[32 * pair_columns];
+    take_matrix_registers();
+    while (rows >= 32) {
+      sum_matrix_tile(depth, a, lda, b, sums);
+      for (index_t first = 0; first < 32; first += 8) {
+        simd::batch<float, Arch> acc[8][3];
+        GRAFT_UNROLL
+        for (int i = 0; i < 8; ++i) {
+          GRAFT_UNROLL
+          for (int j = 0; j < 3; ++j) acc[i][j] = simd::load<float, Arch>(sums + (first + i) * pair_columns + 16 * j);
+        }
+        finish_pair_tile<8, Arch>(acc, out, more);
+        advance(8);
+      }
+    }
+    give_matrix_registers_back();
+  }
+#endif
+  for (; rows >= 8; advance(8)) run_pair_tile<8, Arch>(depth, a, lda, b, out, more);
+  for (; rows >= 2; advance(2)) run_pair_tile<2, Arch>(depth, a, lda, b, out, more);
+  for (; rows >= 1; advance(1)) run_pair_tile<1, Arch>(depth, a, lda, b, out, more);
+}
+
+#endif
+
+}  // namespace graft::kernel::detail
