@@ -35,7 +35,7 @@ done
 llama_cpp() {
   "$python" -c "import gguf, llama_cpp" 2>/dev/null && return 0
   echo "building llama.cpp"
-  case $(uname -m) in x86_64) without="-mno-amx-tile" ;; *) without= ;; esac
+  case $(uname -m) in x86_64) without="-mno-amx-int8 -mno-amx-bf16 -mno-amx-tile" ;; *) without= ;; esac
   CFLAGS=$without CXXFLAGS=$without CMAKE_ARGS="-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF" CMAKE_BUILD_PARALLEL_LEVEL=$(nproc) \
     "$python" -m pip install -q -r "$here/requirements.txt" >"$root/build/reference/llama_cpp.log" 2>&1
 }

@@ -56,6 +56,9 @@ def entries(folder, program, filters, o):
 
 def kernel_row(row, name, found, smoke):
     chosen = [e for e in found if re.search(row.filter, e["name"])]
+    if not row.everywhere and not any(row.counter in e for e in chosen):
+        print(f"{name}: this processor has no such instruction", file=sys.stderr)
+        return None
     for e in chosen:
         if row.counter not in e or row.unit not in e:
             raise Failure(f"{row.name}: {e['name']} reports no {row.counter}; is {row.peer} installed?")
@@ -138,7 +141,8 @@ def measure_steps(commands, o):
 
 def step_row(row, measured):
     ours, peer = ([v[row.number] for v in measured[c]] for c in (row.ours, row.peer))
-    name = (row.peer_name or measured[row.peer][0]["peer"]) + (" autocast to bf16" if "--bf16" in row.peer else "")
+    autocast = "--bf16" in row.peer and row.peer.split()[0].endswith(".py")
+    name = (row.peer_name or measured[row.peer][0]["peer"]) + (" autocast to bf16" if autocast else "")
     return judged(row, row.name, statistics.median(ours), statistics.median(peer), statistics.median(a / b for a, b in zip(ours, peer)), name)
 
 

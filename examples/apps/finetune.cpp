@@ -11,7 +11,7 @@ int main(int argc, char** argv) {
   std::string model_path, text, out, targets = "q_proj,v_proj", dtype = "stored";
   app::training_options training;
   double holdout = 0.1;
-  bool checkpointing = false;
+  bool checkpointing = false, bf16_products = false;
   double budget_mib = 0;
   graft::lora_options lora{.rank = 8, .alpha = 16};
   app::common_options common;
@@ -33,6 +33,7 @@ int main(int argc, char** argv) {
   cli.add_option("--holdout", holdout, "Share of the text at its end that is scored, not learned")->check(CLI::Range(0.0, 0.9));
   cli.add_option("--dtype", dtype, "Storage of the frozen weights: f32, bf16, f16, q8 (8.5 bits), q4, nf4 (4.5 bits), or as stored")
       ->check(CLI::IsMember({"stored", "f32", "bf16", "f16", "q8", "q4", "nf4"}));
+  cli.add_flag("--bf16-products", bf16_products, "Round the factors of large products to bf16, sum in float: faster where the processor can, and as before where not");
   auto* every_layer = cli.add_flag("--checkpointing", checkpointing, "Keep less for the backward pass, compute every layer twice");
   auto* within = cli.add_option("--memory-budget", budget_mib, "MiB for weights, training state and activations: computes as few layers twice as that needs")
                      ->excludes(every_layer)->check(CLI::PositiveNumber);
@@ -42,6 +43,7 @@ int main(int argc, char** argv) {
     graft::thread_pool pool(common.threads);
     graft::context ctx(pool);
     ctx.seed = training.seed;
+    if (bf16_products) ctx.products = graft::product_precision::bf16;
     auto model = graft::load_or_make_llama<float>(model_path, training.seed);
     if (dtype != "stored") graft::store_weights_as(model, app::parse_dtype(dtype));
     if (checkpointing) model.checkpointed_layers = graft::all_layers;
@@ -68,6 +70,7 @@ int main(int argc, char** argv) {
     std::printf("%td layers, %td trainable parameters, %.0f tokens/s, peak memory %.0f MiB\n", adapted, trainable, run.tokens_per_second,
                 static_cast<double>(app::peak_rss_bytes()) / 1048576);
     if (plan) app::print_memory(*plan, used);
+    if (bf16_products) std::puts(graft::kernel::multiplies_in_bf16<float>() ? "large products in bf16" : "this processor has no products in bf16: they were taken in float");
     std::printf("loss %.4f -> %.4f, held-out %.4f -> %.4f nats a token; adapter in %s\n", run.loss_first, run.loss_last, before.nll, after.nll, out.c_str());
     common.write({{"loss_first", run.loss_first}, {"loss_last", run.loss_last}, {"heldout_nll_before", before.nll}, {"heldout_nll_after", after.nll},
                   {"steps", training.steps}, {"tokens_per_second", run.tokens_per_second}, {"peak_rss_bytes", app::peak_rss_bytes()},

@@ -58,6 +58,8 @@ GRAFT_FORWARD(cross_entropy_rows, (context& ctx, index_t rows, index_t columns, 
                                    float* loss), (ctx, rows, columns, logits, labels, factor, loss))
 GRAFT_FORWARD(adamw, (context& ctx, index_t n, float* w, const float* g, float* m, float* v, const adamw_step& step), (ctx, n, w, g, m, v, step))
 #undef GRAFT_FORWARD
+template <>
+inline bool multiplies_in_bf16<float, simd::default_arch>() { return chosen_table().multiplies_in_bf16(); }
 
 #define GRAFT_FORWARD_MAP(F, parameters, arguments, ...)                                                                       \
   template <>                                                                                                                 \

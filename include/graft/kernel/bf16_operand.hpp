@@ -7,6 +7,9 @@
 
 namespace graft::kernel::detail {
 
+/// Pairs that hold `steps` values of k, whole blocks of them.
+constexpr index_t whole_pairs(index_t steps) noexcept { return (steps + 2 * pair_block - 1) / (2 * pair_block) * pair_block; }
+
 template <class Arch>
 struct rounded_rows;  // rows of floats, in pairs along k
 template <class Arch, class E>
@@ -15,9 +18,6 @@ template <class Arch, class E>
 struct column_pairs;  // panels that are column ranges of w
 
 #if defined(GRAFT_BF16_PRODUCTS)
-
-/// Pairs that hold `steps` values of k, whole blocks of them.
-constexpr index_t whole_pairs(index_t steps) noexcept { return (steps + 2 * pair_block - 1) / (2 * pair_block) * pair_block; }
 
 /// The pairs of 32 values from p on, of which the first `count` are there; the others are zero.
 template <class Arch, class P>

@@ -2,19 +2,24 @@
 // The register tile of bf16 products: rows of pairs against a panel of pairs, summed in float, by vectors or by matrix registers.
 // Read next: kernel/bf16_operand.hpp, which packs them.
 #pragma once
+#include <algorithm>
+#include <type_traits>
+
 #include "graft/kernel/tile.hpp"
 #include "graft/simd/bf16.hpp"
 
 namespace graft::kernel::detail {
+
+/// Columns of a panel, and pairs that a matrix register takes at a time: depths are filled up to it with zeros.
+inline constexpr index_t pair_columns = 48, pair_block = 16;
+/// Rows that two matrix registers take at a time: packed rows have room up to it, which need not be filled.
+inline constexpr index_t matrix_rows = 32;
 
 /// All rows of `a` against one panel of pairs, 48 columns wide, of which out.columns are wanted: run_panel for pairs.
 template <class Arch>
 void run_pair_panel(index_t rows, index_t depth, const float* a, index_t lda, const float* b, tile_output<float> out, more_terms<float> more);
 
 #if defined(GRAFT_BF16_PRODUCTS)
-
-/// Columns of a panel, and pairs that a matrix register takes at a time: depths are filled up to it with zeros.
-inline constexpr index_t pair_columns = 48, pair_block = 16;
 
 /// Adds `more` to the sums of Rows x 48 outputs and stores them.
 template <int Rows, class Arch>
@@ -66,7 +71,7 @@ struct alignas(64) matrix_registers {
   std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
 };
 
-/// sums(i, j) of 32 rows and 48 columns, by matrix registers: six hold sums, one the rows, one the panel.
+/// sums(i, j) of matrix_rows rows and 48 columns, by matrix registers: six hold sums, one the rows, one the panel.
 GRAFT_FOR_BF16_MATRICES inline void sum_matrix_tile(index_t depth, const float* a, index_t lda, const float* b, float* sums) {
   const auto row_bytes = static_cast<std::size_t>(lda) * sizeof(float);
   constexpr std::size_t panel_bytes = pair_columns * sizeof(float);
@@ -117,23 +122,26 @@ void run_pair_panel(index_t rows, index_t depth, const float* a, index_t lda, co
     rows -= done;
   };
 #if defined(GRAFT_BF16_MATRICES)
-  if (rows >= 32 && simd::runs_bf16_matrices()) {
-    alignas(64) float sums[32 * pair_columns];
-    take_matrix_registers();
-    while (rows >= 32) {
-      sum_matrix_tile(depth, a, lda, b, sums);
-      for (index_t first = 0; first < 32; first += 8) {
-        simd::batch<float, Arch> acc[8][3];
+  if (simd::runs_bf16_matrices()) {  // all rows, however few: a row's sum must not depend on how many are with it
+    alignas(64) float sums[matrix_rows * pair_columns];
+    const auto finish = [&]<int Rows>(const float* from, std::integral_constant<int, Rows>) {
+      simd::batch<float, Arch> acc[Rows][3];
+      GRAFT_UNROLL
+      for (int i = 0; i < Rows; ++i) {
         GRAFT_UNROLL
-        for (int i = 0; i < 8; ++i) {
-          GRAFT_UNROLL
-          for (int j = 0; j < 3; ++j) acc[i][j] = simd::load<float, Arch>(sums + (first + i) * pair_columns + 16 * j);
-        }
-        finish_pair_tile<8, Arch>(acc, out, more);
-        advance(8);
+        for (int j = 0; j < 3; ++j) acc[i][j] = simd::load<float, Arch>(from + i * pair_columns + 16 * j);
       }
+      finish_pair_tile<Rows, Arch>(acc, out, more);
+      advance(Rows);
+    };
+    take_matrix_registers();
+    while (rows > 0) {
+      sum_matrix_tile(depth, a, lda, b, sums);
+      const float *from = sums, *const end = sums + std::min(rows, matrix_rows) * pair_columns;
+      for (; from + 8 * pair_columns <= end; from += 8 * pair_columns) finish(from, std::integral_constant<int, 8>{});
+      for (; from < end; from += pair_columns) finish(from, std::integral_constant<int, 1>{});
     }
-    give_matrix_registers_back();
+    return give_matrix_registers_back();
   }
 #endif
   for (; rows >= 8; advance(8)) run_pair_tile<8, Arch>(depth, a, lda, b, out, more);

@@ -82,7 +82,8 @@ void run_panels(context& ctx, index_t rows, index_t depth, index_t columns, Rows
   const task_shape plan = plan_tasks<Rows, Panel, width>(rows, depth, panels, Order, ctx.executor().concurrency());
   const index_t groups = (panels + plan.panels - 1) / plan.panels, blocks = (rows + plan.rows - 1) / plan.rows;
   const index_t panel_size = (plan.pass + term.rank()) * width;
-  const index_t room = Rows::packed ? plan.rows * padded<T, Arch>(plan.pass) : 0;
+  index_t room = Rows::packed ? plan.rows * padded<T, Arch>(plan.pass) : 0;
+  if constexpr (in_pairs<Rows>) room = (plan.rows + matrix_rows - 1) / matrix_rows * matrix_rows * whole_pairs(plan.pass);
   ctx.scratch().reserve(static_cast<std::size_t>(panel_size + room) * sizeof(T));
   const auto second = [&term](index_t i, index_t j, index_t count, T* scratch) -> more_terms<T> {
     if (term.rank() == 0) return {};
@@ -118,9 +119,16 @@ inline bool goes_in_bf16(const context& ctx, index_t rows, index_t columns, inde
   return ctx.products == product_precision::bf16 && rows >= 32 && columns >= 32 && depth >= 32 && simd::runs_bf16();
 }
 template <class T, class Arch>
-inline constexpr bool could_go_in_bf16 = std::is_same_v<T, float> && simd::knows_bf16<Arch>;
+inline constexpr bool could_go_in_bf16 = std::same_as<T, float> && simd::knows_bf16<Arch>;
 
 }  // namespace detail
+
+/// Whether products of T that a context wants in bf16 are: it takes a source, or a graft::precompiled, compiled for AVX-512 at least, and
+/// a processor with such products. Where not, they are taken in T.
+template <class T, class Arch = simd::default_arch>
+bool multiplies_in_bf16() {
+  return detail::could_go_in_bf16<T, Arch> && simd::runs_bf16();
+}
 
 /// y = x w^T, and with a term x w^T + left right^T. Shapes: x (N, K), w (M, K) -> y (N, M). Cost: 2 N M (K + R) flops.
 /// w: T, bf16, f16 or a block format, decoded as it is packed. Where the context asks for bf16 products, x and w are rounded to bf16

@@ -28,9 +28,9 @@ inline constexpr bool knows_bf16 =
     false;
 #endif
 
-/// Whether this processor multiplies bf16 vectors.
+/// Whether this processor multiplies bf16 vectors, whatever this source was compiled for.
 inline bool runs_bf16() noexcept {
-#if defined(GRAFT_BF16_PRODUCTS)
+#if defined(__x86_64__)
   static const bool runs = (__builtin_cpu_init(), __builtin_cpu_supports("avx512bf16") != 0);
   return runs;
 #else
