@@ -60,13 +60,13 @@ def memory(title, rows):
 
 
 def table(rows):
-    yield "| row | ours | peer | ratio | target | worst |"
-    yield "|---|---|---|---|---|---|"
+    yield "| row | ours | peer | ratio | at best | target | worst |"
+    yield "|---|---|---|---|---|---|---|"
     for r in rows:
         ratio = f"**{r['ratio']:.2f}**" if r["holds"] else f"{r['ratio']:.2f}"
         target = f"{r['bound']} {r['target']:g}" if r["target"] is not None else ""
         worst = f"{r['shapes'][r['worst']]:.2f}, `{r['worst']}`" if len(r.get("shapes", {})) > 1 else ""
-        yield f"| {r['name']} | {r['ours']:.4g} {r['unit']} | {r['peer']:.4g}, {r['peer_name']} | {ratio} | {target} | {worst} |"
+        yield f"| {r['name']} | {r['ours']:.4g} {r['unit']} | {r['peer']:.4g}, {r['peer_name']} | {ratio} | {r['at_best']:.2f} | {target} | {worst} |"
 
 
 def write_page(page, folder, plots, rows):

@@ -80,7 +80,9 @@ void product(benchmark::State& s, linear_shape layer, bool forward) {
   if (graft::simd::runs_bf16_matrices()) others.push_back({"matrices", [&] { matrix_flops = matrix_burst(); }});
 #endif
   measure(s, {.flops = flops}, [&] { run(ctx); }, others);
-  const auto share = [&](const char* name, double burst) { s.counters[std::string("of_peak_by_") + name] = s.counters[std::string("vs_") + name].value * flops / burst; };
+  const auto share = [&](const std::string& name, double burst) {
+    for (const char* const which : {"", "_at_best"}) s.counters["of_peak_by_" + name + which] = s.counters["vs_" + name + which].value * flops / burst;
+  };
   share("vectors", vector_flops);
   if (matrix_flops != 0) share("matrices", matrix_flops);
 }

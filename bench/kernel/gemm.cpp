@@ -81,6 +81,7 @@ void verify(const operands& o, const std::string& who) {
 struct score {
   std::map<std::string, std::vector<double>> ratios;  // to every peer, over the problems
   std::vector<double> shares;
+  std::map<std::string, double> at_best;  // of one problem, by counter
 
   void add(const score& other) {
     for (const auto& [name, r] : other.ratios) ratios[name].insert(ratios[name].end(), r.begin(), r.end());
@@ -118,6 +119,7 @@ void keep(session& to, const problem& p, double rate, const score& one) {
   counter("GFLOP/s", rate);
   counter("of_peak", one.shares.front());
   for (const auto& [name, ratios] : one.ratios) counter("vs_" + name, ratios.front());
+  for (const auto& [name, ratio] : one.at_best) counter(name + "_at_best", ratio);
   to.entries += "}";
 }
 
@@ -139,13 +141,17 @@ score run(session& to, const problem& p) {
   const double flops = 2.0 * static_cast<double>(o.view.m) * static_cast<double>(o.view.n) * static_cast<double>(o.view.k);
   const double rate = 1e-9 * flops / median(times[0]), share = speed_ratio(times[0], times[1]) * flops / fma_burst();
   one.shares.push_back(share);
+  one.at_best["of_peak"] = speed_ratio_at_best(times[0], times[1]) * flops / fma_burst();
   std::printf("%-4s %6td x %-6td  %6td  %7.1f  %7.2f", names[static_cast<int>(p.f)], p.layer.out, p.layer.in, p.tokens, rate, share);
   double best_onednn = 0;
   for (std::size_t i = 2; i < all.size(); ++i) {
     const double ratio = speed_ratio(times[0], times[i]);
     std::printf("  %13.2f", ratio);
     one.ratios[all[i].name].push_back(ratio);
-    if (all[i].name.starts_with("oneDNN")) best_onednn = best_onednn == 0 ? ratio : std::min(best_onednn, ratio);
+    const double at_best = one.at_best["vs_" + all[i].name] = speed_ratio_at_best(times[0], times[i]);
+    if (!all[i].name.starts_with("oneDNN") || (best_onednn != 0 && best_onednn <= ratio)) continue;
+    best_onednn = ratio;
+    one.at_best["vs_oneDNN"] = at_best;
   }
   if (best_onednn != 0) one.ratios["oneDNN"].push_back(best_onednn);
   std::printf("\n");

@@ -50,7 +50,7 @@ bool verify(benchmark::State& s, const tensor<T, Rank>& got, const tensor<U, Ran
 /// Times `run`, then against `others` and the machine in turns. Counters: GFLOP/s and `of_peak`, its share of the multiply-add
 /// peak; GB/s; `of_limit`, the share of the time that the peak and a plain copy, or read, of as many bytes take, and `of_read` where
 /// it only reads; calls of operator new; and for every other, how many times faster `run` is. `vs_oneDNN` is the ratio to the
-/// faster of oneDNN's entries.
+/// faster of oneDNN's entries. A ratio is the median over rounds; with `_at_best` behind its name, that of the least times.
 inline void measure(benchmark::State& s, const work& w, const std::function<void()>& run, std::vector<contender> others = {}, turns how = {7, 0.005}) {
   run();
   const std::size_t before = graft::test::allocations();
@@ -67,24 +67,30 @@ inline void measure(benchmark::State& s, const work& w, const std::function<void
   others.push_back({"peak", [] { fma_burst(); }});
   if (w.bytes != 0) others.push_back({"memory", [&] { w.only_reads ? read() : copy(); }});
   const round_times times = take_turns(others, how);
+  const auto put = [&](const std::string& name, std::size_t other, double factor) {
+    s.counters[name + "_at_best"] = factor * speed_ratio_at_best(times[0], times[other]);
+    return double(s.counters[name] = factor * speed_ratio(times[0], times[other]));
+  };
   const double seconds = median(times[0]);
-  const double of_peak = speed_ratio(times[0], times[peers + 1]) * w.flops / fma_burst();
-  const double of_memory = w.bytes == 0 ? 0 : speed_ratio(times[0], times[peers + 2]) * w.bytes / (w.only_reads ? read.bytes() : copy.bytes());
+  double of_peak = 0, of_memory = 0;
   if (w.flops != 0) {
     s.counters["GFLOP/s"] = 1e-9 * w.flops / seconds;
-    s.counters["of_peak"] = of_peak;
+    of_peak = put("of_peak", peers + 1, w.flops / fma_burst());
   }
-  if (w.bytes != 0) s.counters["GB/s"] = 1e-9 * w.bytes / seconds;
-  if (w.only_reads) s.counters["of_read"] = of_memory;
-  s.counters["of_limit"] = std::max(of_peak, of_memory);
+  if (w.bytes != 0) {
+    s.counters["GB/s"] = 1e-9 * w.bytes / seconds;
+    of_memory = put(w.only_reads ? "of_read" : "of_memory", peers + 2, w.bytes / (w.only_reads ? read.bytes() : copy.bytes()));
+  }
+  const bool by_flops = of_peak >= of_memory;
+  s.counters["of_limit"] = by_flops ? of_peak : of_memory;
+  s.counters["of_limit_at_best"] = s.counters[by_flops ? "of_peak_at_best" : w.only_reads ? "of_read_at_best" : "of_memory_at_best"];
   s.counters["allocations"] = static_cast<double>(allocations);
-  double onednn = HUGE_VAL;
+  std::size_t onednn = 0;  // its faster entry
   for (std::size_t i = 1; i <= peers; ++i) {
-    const double ratio = speed_ratio(times[0], times[i]);
-    s.counters["vs_" + others[i].name] = ratio;
-    if (others[i].name.starts_with("oneDNN")) onednn = std::min(onednn, ratio);
+    const double ratio = put("vs_" + others[i].name, i, 1);
+    if (others[i].name.starts_with("oneDNN") && (onednn == 0 || ratio < s.counters["vs_" + others[onednn].name])) onednn = i;
   }
-  if (onednn != HUGE_VAL) s.counters["vs_oneDNN"] = onednn;
+  if (onednn != 0) put("vs_oneDNN", onednn, 1);
 }
 
 /// Every entry of a table of shapes.hpp as the arguments of a benchmark, whose name then says the sizes; activation_of() and
