@@ -35,7 +35,6 @@ GRAFT_FOR_BF16 double vector_burst() {
   return 4.0 * 16 * accumulators * steps;
 }
 
-#if defined(GRAFT_BF16_MATRICES)
 /// The same in matrix registers.
 GRAFT_FOR_BF16_MATRICES double matrix_burst() {
   constexpr int steps = 2000;
@@ -57,7 +56,6 @@ GRAFT_FOR_BF16_MATRICES double matrix_burst() {
   graft::kernel::detail::give_matrix_registers_back();
   return 4.0 * 2 * 16 * 16 * 32 * steps;
 }
-#endif
 
 void product(benchmark::State& s, linear_shape layer, bool forward) {
   constexpr index_t tokens = 256;
@@ -76,9 +74,7 @@ void product(benchmark::State& s, linear_shape layer, bool forward) {
   const double flops = 2.0 * tokens * static_cast<double>(layer.out * layer.in);
   double vector_flops = 0, matrix_flops = 0;
   std::vector<contender> others = {{"floats", [&] { run(full); }}, {"vectors", [&] { vector_flops = vector_burst(); }}};
-#if defined(GRAFT_BF16_MATRICES)
   if (graft::simd::runs_bf16_matrices()) others.push_back({"matrices", [&] { matrix_flops = matrix_burst(); }});
-#endif
   measure(s, {.flops = flops}, [&] { run(ctx); }, others);
   const auto share = [&](const std::string& name, double burst) {
     for (const char* const which : {"", "_at_best"}) s.counters["of_peak_by_" + name + which] = s.counters["vs_" + name + which].value * flops / burst;

@@ -28,7 +28,7 @@ set(place_of_pcre2 "^text/")
 set(place_of_utf8proc "^text/")
 set(place_of_thread> "^core/thread_pool\\.hpp$")
 set(place_of_regex> "^peft/target_pattern\\.hpp$")
-set("place_of_(sys/|fcntl\\.h|unistd\\.h)" "^io/")
+set("place_of_(sys/|fcntl\\.h|unistd\\.h)" "^(io/|simd/processor\\.hpp$)")
 
 # What an umbrella must not bring along, directly or not: each costs its user a library.
 set(not_in_graft.hpp "^(io|text|linalg)/")

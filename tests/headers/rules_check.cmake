@@ -58,6 +58,9 @@ expect("core/a.hpp includes <thread>, which belongs to ^core/thread_pool")
 header(kernel/a.hpp "#include <xsimd/xsimd.hpp>")
 expect("kernel/a.hpp includes <xsimd/xsimd.hpp>")
 
+header(simd/a.hpp "#include <sys/syscall.h>")
+expect("simd/a.hpp includes <sys/syscall.h>")
+
 header(linalg/a.hpp)
 header(peft/b.hpp "#include \"graft/linalg/a.hpp\"")
 header(graft.hpp "#include \"graft/peft/b.hpp\"")

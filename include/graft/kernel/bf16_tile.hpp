@@ -7,6 +7,7 @@
 
 #include "graft/kernel/tile.hpp"
 #include "graft/simd/bf16.hpp"
+#include "graft/simd/processor.hpp"
 
 namespace graft::kernel::detail {
 
@@ -62,8 +63,6 @@ GRAFT_FOR_BF16 __attribute__((noinline)) void run_pair_tile(index_t depth, const
   finish_pair_tile<Rows, Arch>(acc, out, more);
 }
 
-#if defined(GRAFT_BF16_MATRICES)
-
 /// Shapes of the eight matrix registers: 16 rows of 64 bytes each.
 struct alignas(64) matrix_registers {
   std::uint8_t palette = 1, start_row = 0, reserved[14] = {};
@@ -111,8 +110,6 @@ GRAFT_FOR_BF16_MATRICES inline void take_matrix_registers() {
 }
 GRAFT_FOR_BF16_MATRICES inline void give_matrix_registers_back() { _tile_release(); }
 
-#endif
-
 template <class Arch>
 void run_pair_panel(index_t rows, index_t depth, const float* a, index_t lda, const float* b, tile_output<float> out, more_terms<float> more) {
   const auto advance = [&](index_t done) {
@@ -121,7 +118,6 @@ void run_pair_panel(index_t rows, index_t depth, const float* a, index_t lda, co
     out.c += done * out.ldc;
     rows -= done;
   };
-#if defined(GRAFT_BF16_MATRICES)
   if (simd::runs_bf16_matrices()) {  // all rows, however few: a row's sum must not depend on how many are with it
     alignas(64) float sums[matrix_rows * pair_columns];
     const auto finish = [&]<int Rows>(const float* from, std::integral_constant<int, Rows>) {
@@ -143,7 +139,6 @@ void run_pair_panel(index_t rows, index_t depth, const float* a, index_t lda, co
     }
     return give_matrix_registers_back();
   }
-#endif
   for (; rows >= 8; advance(8)) run_pair_tile<8, Arch>(depth, a, lda, b, out, more);
   for (; rows >= 2; advance(2)) run_pair_tile<2, Arch>(depth, a, lda, b, out, more);
   for (; rows >= 1; advance(1)) run_pair_tile<1, Arch>(depth, a, lda, b, out, more);

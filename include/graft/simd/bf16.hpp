@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Products of bf16 values, summed in float: the instructions that some processors have, and whether this one has them.
-// Read next: kernel/bf16_tile.hpp.
+// Products of bf16 values, summed in float: the instructions that some processors have. Read next: kernel/bf16_tile.hpp.
 #pragma once
 #include "graft/simd/convert.hpp"
 
@@ -8,13 +7,7 @@
 #if defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__x86_64__)
 #define GRAFT_BF16_PRODUCTS 1
 #define GRAFT_FOR_BF16 __attribute__((target("avx512bf16")))
-#if defined(__linux__)
-#define GRAFT_BF16_MATRICES 1
 #define GRAFT_FOR_BF16_MATRICES __attribute__((target("amx-tile,amx-bf16,avx512bf16")))
-#include <cpuid.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-#endif
 #endif
 
 namespace graft::simd {
@@ -27,32 +20,6 @@ inline constexpr bool knows_bf16 =
 #else
     false;
 #endif
-
-/// Whether this processor multiplies bf16 vectors, whatever this source was compiled for.
-inline bool runs_bf16() noexcept {
-#if defined(__x86_64__)
-  static const bool runs = (__builtin_cpu_init(), __builtin_cpu_supports("avx512bf16") != 0);
-  return runs;
-#else
-  return false;
-#endif
-}
-
-/// Whether it multiplies matrices of 16 x 32 bf16 values as well, and the system lets this process use them: asked for once.
-inline bool runs_bf16_matrices() noexcept {
-#if defined(GRAFT_BF16_MATRICES)
-  static const bool runs = [] {
-    constexpr unsigned tiles = 1u << 24, bf16_products = 1u << 22;
-    constexpr long request_permission = 0x1023, tile_data = 18;
-    unsigned a, b, c, d = 0;
-    return runs_bf16() && __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d & tiles) != 0 && (d & bf16_products) != 0 &&
-           ::syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
-  }();
-  return runs;
-#else
-  return false;
-#endif
-}
 
 #if defined(GRAFT_BF16_PRODUCTS)
 
