@@ -10,7 +10,9 @@ using namespace graft;
 TEMPLATE_TEST_CASE("pairs of a head's halves are turned by the angle of their position, and back", "", float, double) {
   using T = TestType;
   constexpr index_t heads = 3, positions = 11;
-  for (const index_t half : test::sizes_around_width<T>()) {
+  auto halves = test::sizes_around_width<T>();
+  halves.push_back(4);  // a head of eight channels, one vector or a part of it
+  for (const index_t half : halves) {
     const index_t size = 2 * half, n = test::rows_for_threads(heads * size);
     const auto angle = test::random_tensor<double, 2>({positions, half}, 1);
     const auto cosine = test::filled<T>(positions, half, [&](index_t p, index_t i) { return std::cos(9 * angle(p, i)); });

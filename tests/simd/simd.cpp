@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <limits>
 #include <numbers>
+#include <numeric>
 #include <vector>
 
 using namespace graft;
@@ -48,11 +49,12 @@ TEMPLATE_TEST_CASE_SIG("sums over lanes come out in the order of the vectors", "
 TEMPLATE_TEST_CASE("partial loads and stores leave the rest alone", "", float, double) {
   constexpr index_t w = simd::width<TestType>;
   for (index_t n = 0; n < w; ++n) {
-    std::vector<TestType> from(static_cast<std::size_t>(n), TestType(3)), to(static_cast<std::size_t>(w), TestType(-1));
+    std::vector<TestType> from(static_cast<std::size_t>(n)), to(static_cast<std::size_t>(w), TestType(-1));
+    std::iota(from.begin(), from.end(), TestType(1));
     const auto v = simd::load_partial<TestType>(from.data(), n);
-    CHECK(simd::sum(v) == static_cast<TestType>(3 * n));
+    CHECK(simd::sum(v) == static_cast<TestType>(n * (n + 1) / 2));
     simd::store_partial(to.data(), v, n);
-    for (index_t i = 0; i < w; ++i) CHECK(to[static_cast<std::size_t>(i)] == TestType(i < n ? 3 : -1));
+    for (index_t i = 0; i < w; ++i) CHECK(to[static_cast<std::size_t>(i)] == static_cast<TestType>(i < n ? i + 1 : -1));
   }
 }
 

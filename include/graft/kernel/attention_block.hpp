@@ -67,18 +67,18 @@ struct block_grid {
 template <class T, class Arch>
 struct score_block {
   using batch = simd::batch<T, Arch>;
-  static constexpr index_t lanes = simd::width<T, Arch>, width = tile_shape<T, Arch>::columns;
+  static constexpr index_t lanes = simd::width<T, Arch>, width = 48;
   index_t queries, keys;
   index_t first_sees;     // keys that query 0 sees; may lie outside the block
   bool causal;            // then every next query sees one more
-  index_t row = width;    // at least as many as queries
+  index_t row = width;    // of the scores, and of the panel: at least as many as queries
 
   /// Keys of this block that query i sees.
   index_t sees(index_t i) const { return std::clamp<index_t>(first_sees + (causal ? std::min(i, queries - 1) : 0), 0, keys); }
   /// The first query that sees key k, or the last one of all.
   index_t seen_from(index_t k) const { return causal ? std::clamp<index_t>(k + 1 - first_sees, 0, queries - 1) : 0; }
   /// How many queries, or keys, a product takes at a time: few on the diagonal, to pass over pairs that nobody sees.
-  index_t step() const { return sees(0) == keys ? width : lanes; }
+  index_t step() const { return sees(0) == keys ? row : lanes; }
   /// Queries rounded up to whole vectors.
   index_t padded() const { return (queries + lanes - 1) / lanes * lanes; }
 
@@ -88,8 +88,8 @@ struct score_block {
     for (index_t i = 0; i < queries; i += lanes) {
       const index_t end = sees(i + lanes - 1);
       if (end == done) continue;
-      run_panel<broadcast::from_rows, store::straight, T, Arch>(end - done, depth, rows + done * row_step, row_step, panel + i, width,
-                                                                {scores + done * width + i, width, alpha, T(0), padded() - i});
+      run_wide_panel<broadcast::from_rows, store::straight, T, Arch>(end - done, depth, rows + done * row_step, row_step, panel + i, row,
+                                                                     {scores + done * row + i, row, alpha, T(0), padded() - i});
       done = end;
     }
   }
@@ -172,19 +172,18 @@ constexpr bool fills_vectors(index_t head_size) { return head_size % simd::width
 template <class T, class Arch>
 void gather_from_keys(const score_block<T, Arch>& block, const T* scores, const T* rows, index_t row_step, index_t head_size, T* out,
                       index_t out_step, T beta) {
-  constexpr index_t width = score_block<T, Arch>::width;
   if (fills_vectors<T, Arch>(head_size)) {
     for (index_t i = 0; i < block.queries; i += block.step()) {
       const index_t count = std::min(block.step(), block.queries - i);
-      multiply_head<broadcast::from_columns, T, Arch>(count, block.sees(i + count - 1), scores + i, width, rows, row_step, head_size,
+      multiply_head<broadcast::from_columns, T, Arch>(count, block.sees(i + count - 1), scores + i, block.row, rows, row_step, head_size,
                                                       head_size, out + i * out_step, out_step, T(1), beta, nullptr);
     }
     return;
   }
   const index_t seen = block.sees(block.queries - 1);
   for (index_t k = 0; k < seen; k += panel_depth)
-    run_panel<broadcast::from_columns, store::transposed, T, Arch>(head_size, std::min(panel_depth, seen - k), rows + k * row_step,
-                                                                   row_step, scores + k * width, width,
+    run_wide_panel<broadcast::from_columns, store::transposed, T, Arch>(head_size, std::min(panel_depth, seen - k), rows + k * row_step,
+                                                                   row_step, scores + k * block.row, block.row,
                                                                    {out, out_step, T(1), k == 0 ? beta : T(1), block.queries});
 }
 

@@ -92,6 +92,7 @@ struct rounded_rows {
 template <class Arch, class E>
 struct row_pairs {
   static constexpr bool across_rows = false;
+  static constexpr index_t together = 1;
   stored_view<E> w;
 
   panel_view<float> operator()(index_t j, index_t count, index_t k, index_t steps, float* scratch) const {
@@ -103,6 +104,7 @@ struct row_pairs {
 template <class Arch, class E>
 struct column_pairs {
   static constexpr bool across_rows = true;
+  static constexpr index_t together = 1;
   stored_view<E> w;
 
   panel_view<float> operator()(index_t j, index_t count, index_t k, index_t steps, float* scratch) const {

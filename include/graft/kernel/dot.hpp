@@ -23,10 +23,11 @@ GRAFT_INLINE void add_products(index_t depth, P s, index_t row_step, const T* co
     for (int r = 0; r < Rows; ++r) {
       if constexpr (FromMemory) simd::prefetch_far(s + (r + Rows) * row_step + k);
       sv[r] = load_s(s + (r * row_step + k));
+      if constexpr (Few > 1) sv[r] = simd::in_register(sv[r]);
     }
     GRAFT_UNROLL
     for (int f = 0; f < Few; ++f) {
-      const batch fv = load_f(few[f] + k);
+      const batch fv = simd::in_register(load_f(few[f] + k));
       GRAFT_UNROLL
       for (int r = 0; r < Rows; ++r) acc[r * Few + f] = simd::fma(sv[r], fv, acc[r * Few + f]);
     }
@@ -98,7 +99,7 @@ __attribute__((noinline)) void dot_block(index_t depth, P s, index_t row_step, c
   for (int i = 0; i < count; ++i) acc[i] = batch(T(0));
   if constexpr (reads_blocks<T, P>) add_block_products<Rows, Few, Arch>(depth, s, row_step, few, acc);
   else add_products<Rows, Few, T, Arch, FromMemory>(depth, s, row_step, few, acc);
-  constexpr int together = count % 8 == 0 ? 8 : count;  // sums that share one reduction tree
+  constexpr int together = count % 8 == 0 ? 8 : count % 4 == 0 ? 4 : count;  // sums that share one reduction tree
   GRAFT_UNROLL
   for (int g = 0; g < count; g += together) {
     batch group[together];
@@ -108,9 +109,13 @@ __attribute__((noinline)) void dot_block(index_t depth, P s, index_t row_step, c
   }
 }
 
-/// Rows of the streamed matrix that share one pass over `Few` vectors: as many as the registers hold.
+/// Vectors that one pass over rows of the streamed matrix takes of `Few`: where registers are few, four at a time, for rows that were just
+/// read come out of the first-level cache the second time.
 template <int Few>
-inline constexpr int dot_rows = simd::registers == 32 ? (Few == 1 ? 8 : Few == 2 ? 8 : Few == 4 ? 4 : 3) : 8 / Few;
+inline constexpr int dot_vectors = simd::registers == 32 || Few < 8 ? Few : 4;
+/// Rows that share a pass: as many as the registers hold.
+template <int Few>
+inline constexpr int dot_rows = Few == 1 ? 8 : simd::registers == 32 ? (Few == 2 ? 8 : Few == 4 ? 4 : 3) : (Few == 2 ? 4 : 3);
 
 }  // namespace detail
 
@@ -125,22 +130,24 @@ void dot_product(context& ctx, View s, tensor_view<const T, 2> few, tensor_view<
   const index_t bytes = s.shape[0] * row_bytes(dtype_of<typename View::value_type>, depth);
   const bool from_memory = bytes > (index_t{1} << 20);  // beyond the second-level cache
   const auto run = [&]<int Few>(std::integral_constant<int, Few>) {
-    constexpr int rows = detail::dot_rows<Few>;
-    const T* vectors[Few];
-    for (int f = 0; f < Few; ++f) vectors[f] = few.data + (f < few.shape[0] ? f : 0) * few.stride[0];
+    constexpr int rows = detail::dot_rows<Few>, together = detail::dot_vectors<Few>;
+    const T* vectors[Few / together][together];
+    for (int f = 0; f < Few; ++f) vectors[f / together][f % together] = few.data + (f < few.shape[0] ? f : 0) * few.stride[0];
     const index_t grain = rows * (1 + 16384 / (rows * (depth + 1)));
     ctx.executor().parallel_for(s.shape[0], grain, [&](index_t first, index_t last) {
       const auto block = [&]<int Rows>(index_t r, std::integral_constant<int, Rows>) {
-        alignas(64) T sums[Rows * Few];
+        alignas(64) T sums[Rows * together];
         // One vector of whole values keeps up with memory unasked, and pays for asking in cache; blocks always ask.
         constexpr bool asks = !detail::reads_blocks<T, P> && (Few > 1 || !std::same_as<P, const T*>);
-        const auto compute = from_memory ? detail::dot_block<Rows, Few, T, Arch, asks, P> : detail::dot_block<Rows, Few, T, Arch, false, P>;
-        compute(depth, P(s.data) + r * s.stride[0], s.stride[0], vectors, sums);
-        for (int i = 0; i < Rows; ++i)
-          for (index_t f = 0; f < few.shape[0]; ++f) {
-            T& to = out(r + i, f);
-            to = beta == T(0) ? alpha * sums[i * Few + f] : alpha * sums[i * Few + f] + beta * to;
-          }
+        const auto compute = from_memory ? detail::dot_block<Rows, together, T, Arch, asks, P> : detail::dot_block<Rows, together, T, Arch, false, P>;
+        for (int g = 0; g < Few; g += together) {
+          compute(depth, P(s.data) + r * s.stride[0], s.stride[0], vectors[g / together], sums);
+          for (int i = 0; i < Rows; ++i)
+            for (index_t f = 0; f < together && g + f < few.shape[0]; ++f) {
+              T& to = out(r + i, g + f);
+              to = beta == T(0) ? alpha * sums[i * together + f] : alpha * sums[i * together + f] + beta * to;
+            }
+        }
       };
       index_t r = first;
       for (; r + rows <= last; r += rows) block(r, std::integral_constant<int, rows>{});

@@ -11,6 +11,7 @@
 #include "graft/kernel/bf16_operand.hpp"
 #include "graft/kernel/dot.hpp"
 #include "graft/kernel/operand.hpp"
+#include "graft/simd/processor.hpp"
 
 namespace graft::kernel {
 
@@ -42,9 +43,6 @@ struct task_shape {
 template <class Rows>
 inline constexpr bool in_pairs = requires { Rows::pairs; };
 
-/// With up to this many rows, a panel cut across a matrix is read where it lies; with more, a packed copy pays.
-inline constexpr index_t few_rows = 128;
-
 /// Panels cut across the rows of a matrix touch every one of those rows: a group of neighbouring panels goes over a few
 /// rows at a time, so that whole cache lines and pages are used up while they are at hand. Panels that are rows of a
 /// matrix are read along k and need no company. Where both operands are packed, the longer side is split.
@@ -64,8 +62,8 @@ task_shape plan_tasks(index_t rows, index_t depth, index_t panels, store order, 
   }
   const index_t block = ((rows + row_blocks - 1) / row_blocks + 7) / 8 * 8;
   index_t deepest = Rows::deepest;
-  if (Panel::across_rows && !in_pairs<Rows> && order == store::straight && rows <= few_rows)  // along its rows, not down
-    deepest = rows <= 16 ? 32 : rows <= 64 ? 64 : 128;
+  if constexpr (requires { Panel::deepest(rows); })
+    if (order == store::straight) deepest = std::min(deepest, Panel::deepest(rows));
   return {block, (panels + groups - 1) / groups, std::min(depth, pass_depth(depth, deepest))};
 }
 
@@ -81,7 +79,8 @@ void run_panels(context& ctx, index_t rows, index_t depth, index_t columns, Rows
   const index_t panels = (columns + width - 1) / width;
   const task_shape plan = plan_tasks<Rows, Panel, width>(rows, depth, panels, Order, ctx.executor().concurrency());
   const index_t groups = (panels + plan.panels - 1) / plan.panels, blocks = (rows + plan.rows - 1) / plan.rows;
-  const index_t panel_size = (plan.pass + term.rank()) * width;
+  constexpr index_t together = Panel::together;
+  const index_t panels_size = together * plan.pass * width, panel_size = panels_size + term.rank() * width;
   index_t room = Rows::packed ? plan.rows * padded<T, Arch>(plan.pass) : 0;
   if constexpr (in_pairs<Rows>) room = (plan.rows + matrix_rows - 1) / matrix_rows * matrix_rows * whole_pairs(plan.pass);
   ctx.scratch().reserve(static_cast<std::size_t>(panel_size + room) * sizeof(T));
@@ -100,15 +99,19 @@ void run_panels(context& ctx, index_t rows, index_t depth, index_t columns, Rows
     for (index_t k = 0; k < depth; k += plan.pass) {
       const index_t steps = std::min(depth - k, plan.pass);
       const panel_view<T> from = a(i, block, k, steps, panel_room + panel_size);
-      for (index_t j = first; j < last; j += width) {
-        const index_t count = std::min(last - j, width);
-        const panel_view<T> b = panel(j, count, k, steps, panel_room);
-        T* const to = c.data + (Order == store::straight ? i * ldc + j : j * ldc + i);
-        const bool last_pass = k + steps == depth;
-        const tile_output<T> out{to, ldc, alpha, k == 0 ? beta : T(1), count};
-        const auto more = last_pass ? second(i, j, count, panel_room + plan.pass * width) : more_terms<T>{};
-        if constexpr (in_pairs<Rows>) run_pair_panel<Arch>(block, from.row_step, from.data, from.row_step, b.data, out, more);
-        else run_panel<Rows::lies, Order, T, Arch>(block, steps, from.data, from.row_step, b.data, b.row_step, out, b.next, more);
+      const bool last_pass = k + steps == depth;
+      for (index_t group = first; group < last; group += together * width) {
+        const index_t end = std::min(last, group + together * width);
+        const panel_view<T> b = panel(group, end - group, k, steps, panel_room);
+        const T* from_panel = b.data;
+        for (index_t j = group; j < end; j += width, from_panel += b.panel_step) {
+          const index_t count = std::min(end - j, width);
+          T* const to = c.data + (Order == store::straight ? i * ldc + j : j * ldc + i);
+          const tile_output<T> out{to, ldc, alpha, k == 0 ? beta : T(1), count};
+          const auto more = last_pass ? second(i, j, count, panel_room + panels_size) : more_terms<T>{};
+          if constexpr (in_pairs<Rows>) run_pair_panel<Arch>(block, from.row_step, from.data, from.row_step, from_panel, out, more);
+          else run_panel<Rows::lies, Order, T, Arch>(block, steps, from.data, from.row_step, from_panel, b.row_step, out, b.next, more);
+        }
       }
     }
   });
@@ -188,7 +191,7 @@ void matmul_nn(context& ctx, tensor_view<const T, 2> x, matrix_ref w, tensor_vie
     if constexpr (could_go_in_bf16<T, Arch>)
       if (goes_in_bf16(ctx, n, m, depth))
         return run_panels<store::straight, Arch>(ctx, n, depth, m, rounded_rows<Arch>{x}, column_pairs<Arch, E>{weights}, y, scale, term);
-    run_panels<store::straight, Arch>(ctx, n, depth, m, raw_rows<T>{x}, column_panels<T, Arch, E>{weights, n > few_rows}, y, scale,
+    run_panels<store::straight, Arch>(ctx, n, depth, m, raw_rows<T>{x}, column_panels<T, Arch, E>{weights, n > column_panels<T, Arch, E>::few_rows}, y, scale,
                                       term);
   });
 }
@@ -203,7 +206,7 @@ void matmul_tn(context& ctx, tensor_view<const T, 2> a, tensor_view<const T, 2> 
   if (columns <= 16 && columns < rows)  // a narrow result: compute its transpose, whose columns are many
     return run_panels<store::transposed, Arch>(ctx, columns, depth, rows, raw_columns<T>{b}, column_panels<T, Arch, T>{a, false},
                                                c, scale);
-  const column_panels<T, Arch, T> panels{b, rows > few_rows};
+  const column_panels<T, Arch, T> panels{b, rows > column_panels<T, Arch, T>::few_rows};
   const bool far_apart = a.stride[0] * static_cast<index_t>(sizeof(T)) >= 4096;  // down a column, every step takes another page
   if (far_apart && rows >= 64 && depth > 64)
     return run_panels<store::straight, Arch>(ctx, rows, depth, columns, turned_columns<T, Arch>{a}, panels, c, scale);

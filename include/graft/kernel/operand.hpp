@@ -15,7 +15,8 @@ template <class T>
 struct panel_view {
   const T* data;
   index_t row_step;
-  read_ahead<T> next{};  // what to bring in meanwhile
+  index_t panel_step = 0;  // from one panel to its neighbour, where there are several
+  read_ahead<T> next{};    // what to bring in meanwhile
 };
 
 /// Width of the scratch panel that holds `count` columns: whole vectors.
@@ -63,6 +64,7 @@ struct turned_columns {
 template <class T, class Arch, class E>
 struct row_panels {
   static constexpr bool across_rows = false;
+  static constexpr index_t together = 1;
   stored_view<E> w;
 
   panel_view<T> operator()(index_t j, index_t count, index_t k, index_t steps, T* scratch) const {
@@ -72,21 +74,30 @@ struct row_panels {
   }
 };
 
-/// Panels that are column ranges of w: copied when many rows reuse them, read in place otherwise.
+/// Panels that are column ranges of w: copied when many rows reuse them, read in place otherwise. Narrow ones are copied a few at a
+/// time, so that three lines of memory of every row are used up at once, which is what the processor's own prefetching needs.
 template <class T, class Arch, class E>
 struct column_panels {
   static constexpr bool across_rows = true;
+  static constexpr index_t width = tile_shape<T, Arch>::columns, together = std::max<index_t>(1, 3 * line_values<const T*> / width);
+  static constexpr index_t few_rows = together == 1 ? 128 : 16;  ///< with up to so many, panels are best read where they lie
   stored_view<E> w;
-  bool reused;
+  bool copied;
+
+  /// How many values of k a pass should take. In place: the lines that a panel touches must still be at hand when its neighbour, which
+  /// has the rest of them, comes along. Copies must stay in the second-level cache.
+  static constexpr index_t deepest(index_t rows) noexcept {
+    if (rows <= few_rows) return rows <= 16 ? 32 : rows <= 64 ? 64 : 128;
+    return together == 1 ? panel_depth : rows <= 64 ? 512 : 1024;
+  }
 
   panel_view<T> operator()(index_t j, index_t count, index_t k, index_t steps, T* scratch) const {
     const auto from = w.data + k * w.stride[0] + j;
     if constexpr (std::is_same_v<T, E>)
-      if (!reused && count % simd::width<T, Arch> == 0)
-        return {from, w.stride[0], {from + count, w.stride[0], j + count < w.shape[1] ? steps : 0}};
-    const index_t ld = padded<T, Arch>(count);
-    pack_columns<T, Arch>(from, w.stride[0], count, steps, scratch, ld);
-    return {scratch, ld};
+      if (!copied && count % simd::width<T, Arch> == 0)
+        return {from, w.stride[0], width, {from + count, w.stride[0], j + count < w.shape[1] ? steps : 0}};
+    pack_columns<T, Arch>(from, w.stride[0], count, steps, scratch, width);
+    return {scratch, width, steps * width};
   }
 };
 

@@ -2,6 +2,8 @@
 // Panels: a tile's width of columns, cut from a matrix in any storage type and laid out for the tile to stream.
 // Read next: kernel/operand.hpp.
 #pragma once
+#include <algorithm>
+
 #include "graft/kernel/tile.hpp"
 #include "graft/simd/blocks.hpp"
 #include "graft/simd/convert.hpp"
@@ -52,16 +54,22 @@ void pack_rows(P w, index_t row_step, index_t count, index_t depth, T* panel, in
   }
 }
 
-/// panel[k][j] = w[k][j] for `count` columns, zeros up to `ld`: a copy, decoded on the way.
+/// panels[j / width][k][j % width] = w[k][j] for `count` columns, zeros up to whole vectors: neighbouring panels of `width` columns
+/// each, copied row by row of w, decoded on the way.
 template <class T, class Arch = simd::default_arch, class P>
-void pack_columns(P w, index_t row_step, index_t count, index_t depth, T* panel, index_t ld) {
+void pack_columns(P w, index_t row_step, index_t count, index_t depth, T* panels, index_t width) {
   constexpr index_t lanes = simd::width<T, Arch>;
-  for (index_t k = 0; k < depth; ++k, w += row_step, panel += ld) {
+  for (index_t k = 0; k < depth; ++k, w += row_step, panels += width) {
     index_t j = 0;
     for (const P ahead = w + 16 * row_step; j < count; j += line_values<P>) simd::prefetch(ahead + j);
     j = 0;
-    for (; j + lanes <= count; j += lanes) simd::store(panel + j, simd::load_as<T, Arch>(w + j));
-    if (j < count) simd::store(panel + j, simd::load_partial_as<T, Arch>(w + j, count - j));
+    for (T* panel = panels; j < count; panel += depth * width) {
+      const index_t end = std::min(j + width, count);
+      T* to = panel;
+      for (; j + lanes <= end; j += lanes, to += lanes) simd::store(to, simd::load_as<T, Arch>(w + j));
+      if (j < end) simd::store(to, simd::load_partial_as<T, Arch>(w + j, end - j));
+      j = end;
+    }
   }
 }
 

@@ -2,6 +2,10 @@
 // The register tile every large product is made of: a few rows of one operand, broadcast, against a few vectors of the
 // other. Read next: kernel/panel.hpp, which feeds it.
 #pragma once
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
 #include "graft/core/extents.hpp"
 #include "graft/simd/simd.hpp"
 
@@ -79,39 +83,35 @@ GRAFT_INLINE void store_rows(simd::batch<T, Arch> (&acc)[Rows][Vectors], const t
 template <class T, class Arch, int Rows, int Vectors>
 GRAFT_INLINE void store_columns(simd::batch<T, Arch> (&acc)[Rows][Vectors], const tile_output<T>& out) {
   constexpr index_t w = simd::width<T, Arch>;
-  alignas(64) T columns[static_cast<std::size_t>(Rows * w)];
+  constexpr int padded = static_cast<int>(std::bit_ceil(static_cast<unsigned>(Rows)));
+  alignas(64) T columns[static_cast<std::size_t>(padded * w)];
+  const simd::batch<T, Arch> alpha(out.alpha);
   GRAFT_UNROLL
   for (int j = 0; j < Vectors; ++j) {
-    simd::batch<T, Arch> v[Rows], next[Rows];
+    simd::batch<T, Arch> v[padded], next[padded];
     GRAFT_UNROLL
-    for (int i = 0; i < Rows; ++i) v[i] = acc[i][j];
-    if constexpr (Rows == 8 || Rows == 4 || Rows == 2) {  // perfect shuffles move the row number to the lowest index bits
+    for (int i = 0; i < padded; ++i) v[i] = i < Rows ? alpha * acc[i < Rows ? i : 0][j] : simd::batch<T, Arch>(T(0));
+    GRAFT_UNROLL
+    for (int stage = 1; stage < padded; stage *= 2) {  // perfect shuffles move the row number to the lowest index bits
       GRAFT_UNROLL
-      for (int stage = 1; stage < Rows; stage *= 2) {
-        GRAFT_UNROLL
-        for (int i = 0; i < Rows / 2; ++i) {
-          next[2 * i] = simd::interleave_low(v[i], v[i + Rows / 2]);
-          next[2 * i + 1] = simd::interleave_high(v[i], v[i + Rows / 2]);
-        }
-        GRAFT_UNROLL
-        for (int i = 0; i < Rows; ++i) v[i] = next[i];
+      for (int i = 0; i < padded / 2; ++i) {
+        next[2 * i] = simd::interleave_low(v[i], v[i + padded / 2]);
+        next[2 * i + 1] = simd::interleave_high(v[i], v[i + padded / 2]);
       }
       GRAFT_UNROLL
-      for (int i = 0; i < Rows; ++i) simd::store(columns + i * w, v[i]);
-    } else {
-      for (int i = 0; i < Rows; ++i)
-        for (index_t l = 0; l < w; ++l) columns[l * Rows + i] = v[i].get(static_cast<std::size_t>(l));
+      for (int i = 0; i < padded; ++i) v[i] = next[i];
     }
+    GRAFT_UNROLL
+    for (int i = 0; i < padded; ++i) simd::store(columns + i * w, v[i]);
     const index_t valid = out.columns - j * w < w ? out.columns - j * w : w;
     for (index_t l = 0; l < valid; ++l) {
       T* p = out.c + (j * w + l) * out.ldc;
-      const T* from = columns + l * Rows;
+      const T* from = columns + l * padded;
       if (out.beta == T(0)) {
-        GRAFT_UNROLL
-        for (int i = 0; i < Rows; ++i) p[i] = out.alpha * from[i];
+        std::memcpy(p, from, Rows * sizeof(T));
       } else {
         GRAFT_UNROLL
-        for (int i = 0; i < Rows; ++i) p[i] = out.alpha * from[i] + out.beta * p[i];
+        for (int i = 0; i < Rows; ++i) p[i] = from[i] + out.beta * p[i];
       }
     }
   }
@@ -137,7 +137,7 @@ __attribute__((noinline)) void run_tile(index_t depth, const T* a, index_t lda, 
       if constexpr (Lies == broadcast::from_columns) simd::prefetch(p.a + 16 * p.lda);  // a line of its own in every step
       batch bv[Vectors];
       GRAFT_UNROLL
-      for (int j = 0; j < Vectors; ++j) bv[j] = simd::load<T, Arch>(p.b + j * w);
+      for (int j = 0; j < Vectors; ++j) bv[j] = simd::in_register(simd::load<T, Arch>(p.b + j * w));
       GRAFT_UNROLL
       for (int i = 0; i < Rows; ++i) {
         const batch av(Lies == broadcast::from_rows ? p.a[i * p.lda] : p.a[i]);
@@ -173,13 +173,13 @@ void run_strip(index_t rows, index_t depth, const T* a, index_t lda, const T* b,
       for (int j = 0; j < Vectors; ++j) simd::prefetch_far(next.at + j * simd::width<T, Arch>);
     }
   };
-  while (rows >= most) {
+  while (rows >= most && !(most == 6 && rows == 8)) {  // eight rows are better two fours than a six and a two
     look_ahead();
     run_tile<most, Vectors, Lies, Order, T, Arch>(depth, a, lda, b, ldb, out, more);
     advance(most);
   }
   look_ahead();
-  if (rows >= 4) {
+  while (rows >= 4) {
     run_tile<4, Vectors, Lies, Order, T, Arch>(depth, a, lda, b, ldb, out, more);
     advance(4);
   }
@@ -202,6 +202,16 @@ void run_panel(index_t rows, index_t depth, const T* a, index_t lda, const T* b,
   if constexpr (tile_shape<T, Arch>::vectors >= 3)
     if (vectors == 3) return detail::run_strip<3, Lies, Order, T, Arch>(rows, depth, a, lda, b, ldb, out, next, more);
   detail::run_strip<2, Lies, Order, T, Arch>(rows, depth, a, lda, b, ldb, out, next, more);
+}
+
+/// The same for any number of columns, a tile's width of them at a time.
+template <broadcast Lies, store Order, class T, class Arch = simd::default_arch>
+void run_wide_panel(index_t rows, index_t depth, const T* a, index_t lda, const T* b, index_t ldb, tile_output<T> out) {
+  constexpr index_t width = tile_shape<T, Arch>::columns;
+  for (index_t left = out.columns; left > 0; left -= width, b += width, out.c += Order == store::straight ? width : width * out.ldc) {
+    out.columns = std::min(left, width);
+    run_panel<Lies, Order, T, Arch>(rows, depth, a, lda, b, ldb, out);
+  }
 }
 
 /// The same for a panel of exactly `Vectors` vectors, up to tile_shape::most_vectors.

@@ -3,9 +3,11 @@
 // plain numbers, so that one generic lambda serves both. Write `simd::` before each name: argument-dependent lookup would
 // find xsimd's as well. Read next: simd/convert.hpp, kernel/elementwise.hpp.
 #pragma once
+#include <bit>
 #include <cmath>
 #include <concepts>
 #include <cstddef>
+#include <cstdint>
 #include <utility>
 #include <xsimd/xsimd.hpp>
 
@@ -47,6 +49,44 @@ GRAFT_INLINE batch<T, Arch> load(const T* p) noexcept { return batch<T, Arch>::l
 template <class T, class Arch>
 GRAFT_INLINE void store(T* p, batch<T, Arch> v) noexcept { v.store_unaligned(p); }
 
+/// v in a register from here on. Compilers would rather load it anew as an operand of every multiply-add that uses it, and loads are
+/// what a register tile has few to spare of.
+template <class T, class Arch>
+GRAFT_INLINE batch<T, Arch> in_register(batch<T, Arch> v) noexcept {
+  typename batch<T, Arch>::register_type r = v;
+#if defined(__x86_64__)
+  asm("" : "+v"(r));
+#elif defined(__aarch64__)
+  asm("" : "+w"(r));
+#endif
+  return batch<T, Arch>(r);
+}
+
+#if defined(__AVX2__)
+namespace detail {
+/// All bits in the first n of eight lanes, none in the others.
+GRAFT_INLINE __m256i first_of_eight(index_t n) noexcept {
+  alignas(64) static constexpr std::int32_t lanes[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(lanes + 8 - n));
+}
+/// Stores by halves: some processors take long over masked stores.
+GRAFT_INLINE void store_first_of_eight(float* p, __m256 v, index_t n) noexcept {
+  __m128 rest = _mm256_castps256_ps128(v);
+  if ((n & 4) != 0) {
+    _mm_storeu_ps(p, rest);
+    p += 4;
+    rest = _mm256_extractf128_ps(v, 1);
+  }
+  if ((n & 2) != 0) {
+    _mm_storel_pi(reinterpret_cast<__m64*>(p), rest);
+    p += 2;
+    rest = _mm_movehl_ps(rest, rest);
+  }
+  if ((n & 1) != 0) _mm_store_ss(p, rest);
+}
+}  // namespace detail
+#endif
+
 /// The first n < width elements; the other lanes are zero.
 template <class T, class Arch = default_arch>
 GRAFT_INLINE batch<T, Arch> load_partial(const T* p, index_t n) noexcept {
@@ -55,6 +95,9 @@ GRAFT_INLINE batch<T, Arch> load_partial(const T* p, index_t n) noexcept {
     return batch<T, Arch>(_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1u), p));
   if constexpr (detail::is_vector<batch<T, Arch>, double, 64>)
     return batch<T, Arch>(_mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << n) - 1u), p));
+#endif
+#if defined(__AVX2__)
+  if constexpr (detail::is_vector<batch<T, Arch>, float, 32>) return batch<T, Arch>(_mm256_maskload_ps(p, detail::first_of_eight(n)));
 #endif
   alignas(64) T lanes[static_cast<std::size_t>(width<T, Arch>)] = {};
   for (index_t i = 0; i < n; ++i) lanes[i] = p[i];
@@ -73,6 +116,9 @@ GRAFT_INLINE void store_partial(T* p, batch<T, Arch> v, index_t n) noexcept {
     _mm512_mask_storeu_pd(p, static_cast<__mmask8>((1u << n) - 1u), v);
     return;
   }
+#endif
+#if defined(__AVX2__)
+  if constexpr (detail::is_vector<batch<T, Arch>, float, 32>) return detail::store_first_of_eight(p, v, n);
 #endif
   alignas(64) T lanes[static_cast<std::size_t>(width<T, Arch>)];
   v.store_aligned(lanes);
@@ -100,6 +146,10 @@ GRAFT_INLINE batch<T, Arch> keep_first(batch<T, Arch> v, index_t n) noexcept {
     return batch<T, Arch>(_mm512_maskz_mov_ps(static_cast<__mmask16>((1u << n) - 1u), v));
   if constexpr (detail::is_vector<batch<T, Arch>, double, 64>)
     return batch<T, Arch>(_mm512_maskz_mov_pd(static_cast<__mmask8>((1u << n) - 1u), v));
+#endif
+#if defined(__AVX2__)
+  if constexpr (detail::is_vector<batch<T, Arch>, float, 32>)
+    return batch<T, Arch>(_mm256_and_ps(v, _mm256_castsi256_ps(detail::first_of_eight(n))));
 #endif
   alignas(64) T lanes[static_cast<std::size_t>(width<T, Arch>)];
   v.store_aligned(lanes);
@@ -163,6 +213,12 @@ GRAFT_INLINE batch<T, Arch> interleave_high(batch<T, Arch> a, batch<T, Arch> b) 
   return detail::interleave_high(a, b, detail::lanes<T, Arch>{});
 }
 
+/// Lane l takes what lane l ^ Step holds; Step is a power of two below the width.
+template <std::size_t Step, class T, class Arch>
+GRAFT_INLINE batch<T, Arch> exchange(batch<T, Arch> v) noexcept {
+  return detail::exchange<Step>(v, detail::lanes<T, Arch>{});
+}
+
 /// Sum over the lanes, always in the same tree order.
 template <class T, class Arch>
 GRAFT_INLINE T sum(batch<T, Arch> v) noexcept {
@@ -174,10 +230,41 @@ GRAFT_INLINE T maximum(batch<T, Arch> v) noexcept {
   return detail::fold<static_cast<std::size_t>(width<T, Arch>) / 2>(v, [](auto a, auto b) { return xsimd::max(a, b); }).get(0);
 }
 
+namespace detail {
+#if defined(__AVX__)
+/// Within halves first, which cost a shuffle less each than whole vectors; then halves change places.
+template <class Arch>
+GRAFT_INLINE void transpose_eight(batch<float, Arch> (&rows)[8]) noexcept {
+  __m256 pairs[8], fours[8];
+  GRAFT_UNROLL
+  for (int i = 0; i < 8; i += 2) {
+    pairs[i] = _mm256_unpacklo_ps(rows[i], rows[i + 1]);
+    pairs[i + 1] = _mm256_unpackhi_ps(rows[i], rows[i + 1]);
+  }
+  GRAFT_UNROLL
+  for (int i = 0; i < 8; i += 4) {
+    GRAFT_UNROLL
+    for (int j = 0; j < 2; ++j) {
+      fours[i + 2 * j] = _mm256_shuffle_ps(pairs[i + j], pairs[i + j + 2], 0x44);
+      fours[i + 2 * j + 1] = _mm256_shuffle_ps(pairs[i + j], pairs[i + j + 2], 0xee);
+    }
+  }
+  GRAFT_UNROLL
+  for (int i = 0; i < 4; ++i) {
+    rows[i] = _mm256_permute2f128_ps(fours[i], fours[i + 4], 0x20);
+    rows[i + 4] = _mm256_permute2f128_ps(fours[i], fours[i + 4], 0x31);
+  }
+}
+#endif
+}  // namespace detail
+
 /// Transposes the square block held in `width` vectors.
 template <class T, class Arch, std::size_t N>
 GRAFT_INLINE void transpose(batch<T, Arch> (&rows)[N]) noexcept {
   static_assert(N == static_cast<std::size_t>(width<T, Arch>));
+#if defined(__AVX__)
+  if constexpr (detail::is_vector<batch<T, Arch>, float, 32>) return detail::transpose_eight(rows);
+#endif
   batch<T, Arch> next[N];
   GRAFT_UNROLL
   for (std::size_t stage = 1; stage < N; stage *= 2) {
@@ -194,6 +281,7 @@ GRAFT_INLINE void transpose(batch<T, Arch> (&rows)[N]) noexcept {
 /// out[i] = sum over the lanes of v[i], for N a power of two: a tree that halves the vectors while it adds.
 template <class T, class Arch, std::size_t N>
 GRAFT_INLINE void sum_each(const batch<T, Arch> (&v)[N], T* out) noexcept {
+  static_assert(std::has_single_bit(N));
   constexpr auto w = static_cast<std::size_t>(width<T, Arch>);
   if constexpr (N > w) {
     GRAFT_UNROLL
