@@ -139,9 +139,18 @@ void run_pair_panel(index_t rows, index_t depth, const float* a, index_t lda, co
     }
     return give_matrix_registers_back();
   }
-  for (; rows >= 8; advance(8)) run_pair_tile<8, Arch>(depth, a, lda, b, out, more);
-  for (; rows >= 2; advance(2)) run_pair_tile<2, Arch>(depth, a, lda, b, out, more);
-  for (; rows >= 1; advance(1)) run_pair_tile<1, Arch>(depth, a, lda, b, out, more);
+  while (rows >= 8) {
+    run_pair_tile<8, Arch>(depth, a, lda, b, out, more);
+    advance(8);
+  }
+  while (rows >= 2) {
+    run_pair_tile<2, Arch>(depth, a, lda, b, out, more);
+    advance(2);
+  }
+  while (rows >= 1) {
+    run_pair_tile<1, Arch>(depth, a, lda, b, out, more);
+    advance(1);
+  }
 }
 
 #endif
