@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs what rows.py lists, prints the table and writes compare.json: a list of rows
-{name, ours, peer, peer_name, ratio, at_best, unit, bound, target, holds, machine}, kernels with {shapes, worst} as well. A ratio is a
+{name, ours, peer, peer_name, ratio, at_best, unit, bound, target, holds, machine, vectors}, kernels with {shapes, worst} as well. A ratio is a
 median over rounds; at_best is that of the least disturbed round of each, for a target that is missed because of neighbours.
 
 Exit status: 0, 1 when a target is missed, 2 when something could not be run or verified."""
@@ -153,18 +153,21 @@ def step_row(row, measured):
 
 @functools.cache
 def machine():
+    """The processor, and the vectors that a build for it has: numbers of one kind say little about another."""
     try:
-        models = re.findall(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())
+        said = pathlib.Path("/proc/cpuinfo").read_text()
     except OSError:
-        models = []
-    return f"{os.cpu_count()} cores of {models[0] if models else platform.machine()}"
+        said = ""
+    models = re.findall(r"model name\s*: (.*)", said)
+    vectors = next((name for flag, name in (("avx512dq", "AVX-512"), ("avx2", "AVX2")) if re.search(rf"\b{flag}\b", said)), "128 bits")
+    return f"{os.cpu_count()} cores of {models[0].strip() if models else platform.machine()}", vectors
 
 
 def judged(row, name, ours, peer, ratio, at_best, peer_name):
     bound, target = (row.target.split()[0], float(row.target.split()[1])) if row.target else (None, None)
     holds = None if target is None else ratio >= target if bound == ">=" else ratio <= target
     return {"name": name, "ours": ours, "peer": peer, "peer_name": peer_name, "ratio": ratio, "at_best": at_best, "unit": row.unit, "bound": bound, "target": target,
-            "holds": holds, "machine": machine()}
+            "holds": holds} | dict(zip(("machine", "vectors"), machine()))
 
 
 def line(r):
@@ -192,7 +195,7 @@ def compare(o):
     results = [r for r in results if r is not None]
     for r in results if o.smoke else []:
         r["holds"] = None
-    lines = [machine(), f"{'':<67} {'ours':>9} {'peer':>9} {'':<10} {'ratio':>6} {'at best':>8}  {'target':<8} {'':<7} peer", *map(line, results)]
+    lines = [", ".join(machine()), f"{'':<67} {'ours':>9} {'peer':>9} {'':<10} {'ratio':>6} {'at best':>8}  {'target':<8} {'':<7} peer", *map(line, results)]
     print("\n".join(lines))
     name = "smoke" if o.smoke else "compare"
     (o.out / f"{name}.json").write_text(json.dumps(results, indent=1) + "\n")

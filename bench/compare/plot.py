@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Draws compare.json as SVG. Usage: plot.py COMPARE.json FOLDER [PAGE]
 
-With a page, plots and table also go between its lines <!-- compare --> and <!-- /compare -->.
+With a page, plots go into a folder for the vectors they were measured with, as avx2, and with the table between the page's lines
+<!-- compare AVX2 --> and <!-- /compare -->.
 kernels.svg and steps.svg: a bar for every ratio, a line at its target, a dot at the worst shape; memory.svg: both peaks."""
 import html
 import json
@@ -70,13 +71,15 @@ def table(rows):
 
 
 def write_page(page, folder, plots, rows):
-    before, _, rest = page.read_text().partition("<!-- compare -->\n")
-    after = rest.partition("<!-- /compare -->\n")[2]
+    begin, end = f"<!-- compare {rows[0]['vectors']} -->\n", "<!-- /compare -->\n"
+    before, found, rest = page.read_text().partition(begin)
+    if not found:
+        sys.exit(f"{page} has no line {begin}")
     machines = ", ".join(dict.fromkeys(r["machine"] for r in rows))
     where = folder.resolve().relative_to(page.resolve().parent).as_posix()
-    lines = ["<!-- compare -->", f"Measured on {machines}; a ratio in bold meets its target.", "",
-             *(f"![{name}]({where}/{name}.svg)" for name in plots), "", *table(rows), "<!-- /compare -->"]
-    page.write_text(before + "\n".join(lines) + "\n" + after)
+    lines = [f"Measured on {machines} with {rows[0]['vectors']}; a ratio in bold meets its target.", "",
+             *(f"![{name}]({where}/{name}.svg)" for name in plots), "", *table(rows)]
+    page.write_text(before + begin + "\n".join(lines) + "\n" + end + rest.partition(end)[2])
 
 
 def main(source, folder, page=None):
@@ -86,7 +89,7 @@ def main(source, folder, page=None):
     how = {"kernels": (ratios, "Kernels: speed or share of the limit, ours / peer; line: target; dot: worst shape"),
            "steps": (ratios, "Training steps: speed, ours / peer; line: target"),
            "memory": (memory, "Peak memory of training steps, MiB: ours above, peer below")}
-    folder = pathlib.Path(folder)
+    folder = pathlib.Path(folder) / (rows[0]["vectors"].lower().replace(" ", "-") if page else "")
     folder.mkdir(parents=True, exist_ok=True)
     drawn = [name for name in how if parts[name]]
     for name in drawn:

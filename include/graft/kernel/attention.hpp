@@ -114,7 +114,7 @@ void attention(context& ctx, const attention_layout& at, tensor_view<const T, 2>
       const T* const query = &q(row, head * d);
       pack_rows<T, Arch>(query, q.stride[0], rows, d, panel, width);
       detail::ask_for_rows<T, Arch>(query + rows * q.stride[0], q.stride[0], std::min(rows, queries.count - first - rows), d);
-      if (detail::is_narrow<Arch>(d)) {
+      if (detail::is_narrow(d)) {
         detail::narrow_scores(block, key, k.stride[0], panel, width, scale, scores);
         detail::exponentials(block, scores, sums, log_sums);
         detail::narrow_outputs(block, scores, sums, value, v.stride[0], to, out.stride[0]);

@@ -52,12 +52,12 @@ struct backward_task {
   static constexpr index_t width = score_block<T, Arch>::width, lanes = score_block<T, Arch>::lanes;
   static constexpr index_t together = 4;  // blocks of queries that go over the keys at once: each key block is brought in once for all
   static index_t scratch_elements(index_t head_size) {
-    if (is_narrow<Arch>(head_size)) return narrow_queries * (3 * narrow_head + 2 * narrow_keys);
+    if (is_narrow(head_size)) return narrow_queries * (3 * narrow_head + 2 * narrow_keys);
     return 2 * width * width + keys_at_once * value_width<T, Arch>(head_size) + together * 2 * head_size * width;
   }
 
   void run(T* scratch) const {
-    if (is_narrow<Arch>(at.head_size)) return run_narrow(scratch);
+    if (is_narrow(at.head_size)) return run_narrow(scratch);
     T* const panels = scratch + 2 * width * width + keys_at_once * value_width<T, Arch>(at.head_size);
     T lse[together * width], delta[together * width];
     const row_range queries = rows_of(at.query_offsets, s);
@@ -91,7 +91,7 @@ struct backward_task {
     const index_t d = at.head_size, before = rows_of(at.query_offsets, s).first, column = head * d;
     constexpr index_t ahead = 12;
     for (index_t i = first; i < end; ++i) {
-      if (i + ahead < end && !is_narrow<Arch>(d))
+      if (i + ahead < end && !is_narrow(d))
         for (const tensor_view<const T, 2>* x : {&y, &dy, &q}) ask_for_rows<T, Arch>(&(*x)(before + i + ahead, column), x->stride[0], 1, d);
       delta[i - first] = inner_product(&dy(before + i, column), &y(before + i, column));
       lse[i - first] = std::numbers::log2e_v<T> * log_sum[(before + i) * at.heads + head];

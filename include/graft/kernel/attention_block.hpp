@@ -67,7 +67,7 @@ struct block_grid {
 template <class T, class Arch>
 struct score_block {
   using batch = simd::batch<T, Arch>;
-  static constexpr index_t lanes = simd::width<T, Arch>, width = 48;
+  static constexpr index_t lanes = simd::width<T, Arch>, width = 48;  // the most queries of a block
   index_t queries, keys;
   index_t first_sees;     // keys that query 0 sees; may lie outside the block
   bool causal;            // then every next query sees one more

@@ -10,14 +10,13 @@ namespace graft::kernel::detail {
 
 inline constexpr index_t narrow_head = 8;  // channels
 
-/// Whether heads are narrow and registers hold a query's and an output's channels together. For Arch, as graft::precompiled has both answers.
-template <class Arch>
+/// Whether a register each holds a query's channels, or an output's.
 constexpr bool is_narrow(index_t head_size) { return head_size == narrow_head; }
 
 /// Queries that the forward pass takes at a time: a tile's width, or a vector, whose scores then stay in the first-level cache.
 template <class T, class Arch>
 constexpr index_t queries_at_once(index_t head_size) {
-  return is_narrow<Arch>(head_size) ? score_block<T, Arch>::lanes : tile_shape<T, Arch>::columns;
+  return is_narrow(head_size) ? score_block<T, Arch>::lanes : tile_shape<T, Arch>::columns;
 }
 
 /// The channels of a vector of queries: channel c at panel + c * step.
@@ -138,7 +137,7 @@ template <class T, class Arch>
 void add_narrow(const score_block<T, Arch>& block, const T* weights, const T* panel, index_t step, T* out, index_t out_step, T beta) {
   const index_t first = block.seen_from(0) / simd::width<T, Arch> * simd::width<T, Arch>;
   index_t n = 0;
-  if constexpr (simd::registers == 32)
+  if constexpr (simd::registers == 32)  // which hold the sums of two keys
     for (; n + 2 <= block.keys; n += 2)
       add_narrow_keys<2, T, Arch>(weights + n * step, panel, step, first, block.queries, out + n * out_step, out_step, beta);
   for (; n < block.keys; ++n) add_narrow_keys<1, T, Arch>(weights + n * step, panel, step, first, block.queries, out + n * out_step, out_step, beta);
