@@ -1,13 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
-// Exponentials on AVX-512, which has an instruction that scales by 2^n and knows infinities and what is too small.
-// Read next: simd/simd.hpp, which includes it.
+// Exponentials: on AVX-512, which has an instruction that scales by 2^n and knows infinities and what is too small, and powers of two on
+// AVX2. Read next: simd/simd.hpp, which includes it.
 #pragma once
-#if defined(__AVX512DQ__)
+#if defined(__AVX2__) && defined(__FMA__)
 #include <immintrin.h>
 
 #include "graft/core/macros.hpp"
 
 namespace graft::simd::detail {
+
+/// 2^x = 2^n 2^f as below. Pairs of terms are summed side by side: it is the length of the chain that fills the processor's schedulers.
+/// Error below 2.1 units in the last place; 0 where 2^n is no normal number, infinite from 127.5 on.
+GRAFT_INLINE __m256 exp2(__m256 x) noexcept {
+  const auto constant = [](float c) GRAFT_INLINED { return _mm256_set1_ps(c); };
+  x = _mm256_min_ps(constant(128.f), _mm256_max_ps(constant(-127.f), x));  // in this order NaN stays NaN
+  const __m256 shift = constant(12582912.f);  // 1.5 * 2^23: a sum with it has its whole part in the lowest bits
+  const __m256 nearest = _mm256_add_ps(x, shift), f = _mm256_sub_ps(x, _mm256_sub_ps(nearest, shift)), square = _mm256_mul_ps(f, f);
+  const __m256 low = _mm256_fmadd_ps(constant(2.402223647e-1f), f, constant(6.931468248e-1f));
+  const __m256 high = _mm256_fmadd_ps(constant(1.322567929e-3f), square, _mm256_fmadd_ps(constant(9.671827778e-3f), f, constant(5.550892279e-2f)));
+  const __m256 p = _mm256_fmadd_ps(_mm256_fmadd_ps(high, square, low), f, constant(1.f));
+  const __m256i power = _mm256_add_epi32(_mm256_slli_epi32(_mm256_castps_si256(nearest), 23), _mm256_set1_epi32(127 << 23));
+  return _mm256_mul_ps(p, _mm256_castsi256_ps(power));
+}
+
+#if defined(__AVX512DQ__)
 
 /// e^x = 2^n e^r with n whole and |r| <= log(2) / 2: a polynomial fitted to (e^r - 1 - r) / r^2 there.
 /// Error below 1.1 units in the last place.
@@ -36,6 +52,8 @@ GRAFT_INLINE __m512 exp2(__m512 x) noexcept {
   p = _mm512_fmadd_ps(p, f, constant(1.f));
   return _mm512_scalef_ps(p, _mm512_sub_ps(x, f));
 }
+
+#endif
 
 }  // namespace graft::simd::detail
 #endif

@@ -320,14 +320,14 @@ GRAFT_INLINE void sum_each(const batch<T, Arch> (&v)[N], T* out) noexcept {
 #define GRAFT_SIMD_OWN(name, bytes) \
   if constexpr (std::same_as<T, float> && sizeof(batch<T, Arch>) >= bytes) return detail::name(x); else
 #if defined(__AVX512DQ__)
-#define GRAFT_SIMD_OWN_EXP(name) GRAFT_SIMD_OWN(name, 64)
+#define GRAFT_SIMD_OWN_WIDE(name) GRAFT_SIMD_OWN(name, 64)
 #else
-#define GRAFT_SIMD_OWN_EXP(name)
+#define GRAFT_SIMD_OWN_WIDE(name)
 #endif
 #if defined(__AVX2__) && defined(__FMA__)
-#define GRAFT_SIMD_OWN_ERF GRAFT_SIMD_OWN(erf, 32)
+#define GRAFT_SIMD_OWN_ANY(name) GRAFT_SIMD_OWN(name, 32)
 #else
-#define GRAFT_SIMD_OWN_ERF
+#define GRAFT_SIMD_OWN_ANY(name)
 #endif
 #define GRAFT_SIMD_FUNCTION(name, own)                                         \
   template <class T, class Arch>                                               \
@@ -340,15 +340,15 @@ GRAFT_SIMD_FUNCTION(sqrt, )
 GRAFT_SIMD_FUNCTION(abs, )
 GRAFT_SIMD_FUNCTION(sin, )
 GRAFT_SIMD_FUNCTION(cos, )
-GRAFT_SIMD_FUNCTION(erf, GRAFT_SIMD_OWN_ERF)
+GRAFT_SIMD_FUNCTION(erf, GRAFT_SIMD_OWN_ANY(erf))
 /// e^x. xsimd's is a tenth to a third slower on AVX-512.
-GRAFT_SIMD_FUNCTION(exp, GRAFT_SIMD_OWN_EXP(exp))
-/// 2^x. On AVX-512 in two thirds of the time of exp: what is divided by its sum, as a softmax is, had better be a power of two.
-GRAFT_SIMD_FUNCTION(exp2, GRAFT_SIMD_OWN_EXP(exp2))
+GRAFT_SIMD_FUNCTION(exp, GRAFT_SIMD_OWN_WIDE(exp))
+/// 2^x. On AVX-512 and AVX2 in two thirds of the time of exp: what is divided by its sum, as a softmax is, had better be a power of two.
+GRAFT_SIMD_FUNCTION(exp2, GRAFT_SIMD_OWN_ANY(exp2))
 #undef GRAFT_SIMD_FUNCTION
 #undef GRAFT_SIMD_OWN
-#undef GRAFT_SIMD_OWN_EXP
-#undef GRAFT_SIMD_OWN_ERF
+#undef GRAFT_SIMD_OWN_WIDE
+#undef GRAFT_SIMD_OWN_ANY
 
 template <class T, class Arch>
 GRAFT_INLINE batch<T, Arch> max(batch<T, Arch> a, batch<T, Arch> b) noexcept { return xsimd::max(a, b); }
