@@ -100,17 +100,19 @@ void run_panels(context& ctx, index_t rows, index_t depth, index_t columns, Rows
       const index_t steps = std::min(depth - k, plan.pass);
       const panel_view<T> from = a(i, block, k, steps, panel_room + panel_size);
       const bool last_pass = k + steps == depth;
-      for (index_t group = first; group < last; group += together * width) {
-        const index_t end = std::min(last, group + together * width);
-        const panel_view<T> b = panel(group, end - group, k, steps, panel_room);
+      for (index_t start = first; start < last; start += together * width) {
+        const index_t end = std::min(last, start + together * width);
+        const panel_view<T> b = panel(start, end - start, k, steps, panel_room);
         const T* from_panel = b.data;
-        for (index_t j = group; j < end; j += width, from_panel += b.panel_step) {
+        for (index_t j = start; j < end; j += width, from_panel += b.panel_step) {
           const index_t count = std::min(end - j, width);
+          read_ahead<T> next;
+          if (b.next.rows != 0 && j + width < columns) next = {b.next.at + (j - start), b.next.step, b.next.rows};
           T* const to = c.data + (Order == store::straight ? i * ldc + j : j * ldc + i);
           const tile_output<T> out{to, ldc, alpha, k == 0 ? beta : T(1), count};
           const auto more = last_pass ? second(i, j, count, panel_room + panels_size) : more_terms<T>{};
           if constexpr (in_pairs<Rows>) run_pair_panel<Arch>(block, from.row_step, from.data, from.row_step, from_panel, out, more);
-          else run_panel<Rows::lies, Order, T, Arch>(block, steps, from.data, from.row_step, from_panel, b.row_step, out, b.next, more);
+          else run_panel<Rows::lies, Order, T, Arch>(block, steps, from.data, from.row_step, from_panel, b.row_step, out, next, more);
         }
       }
     }

@@ -16,7 +16,7 @@ struct panel_view {
   const T* data;
   index_t row_step;
   index_t panel_step = 0;  // from one panel to its neighbour, where there are several
-  read_ahead<T> next{};    // what to bring in meanwhile
+  read_ahead<T> next{};    // the neighbour, where it has to be asked for
 };
 
 /// Width of the scratch panel that holds `count` columns: whole vectors.
@@ -95,7 +95,7 @@ struct column_panels {
     const auto from = w.data + k * w.stride[0] + j;
     if constexpr (std::is_same_v<T, E>)
       if (!copied && count % simd::width<T, Arch> == 0)
-        return {from, w.stride[0], width, {from + count, w.stride[0], j + count < w.shape[1] ? steps : 0}};
+        return {from, w.stride[0], width, {from + width, w.stride[0], steps}};
     pack_columns<T, Arch>(from, w.stride[0], count, steps, scratch, width);
     return {scratch, width, steps * width};
   }
