@@ -88,13 +88,18 @@ TEMPLATE_TEST_CASE("the SVD of a product is that of the matrix it never forms", 
   for (const index_t inner : {index_t{3}, index_t{12}, index_t{30}}) {  // thin, thicker than one side, than both
     const auto b = random_tensor<T>(extents<2>{20, inner}, 1), a = random_tensor<T>(extents<2>{inner, 11}, 2);
     const auto w = product<T>(b.view(), a.view());
+    const auto all = svd(w, 11).s;
     for (const index_t rank : {index_t{1}, index_t{3}, index_t{40}}) {
       const auto f = svd_of_product(b, a, rank);
       const auto dense = svd(w, rank);
       check_shape_of(f, 20, 11, std::min({rank, inner, index_t{11}}));
       CHECK(f.norm == Approx(dense.norm).epsilon(1e-12));
       CHECK(std::abs(f.error - dense.error) <= 1e-12 * dense.norm);
-      CHECK(near(put_together(f), put_together(dense), test::tolerance<T>(8 * inner)));
+      // Rounding turns what is kept towards what is cut off, the more the closer their singular values are.
+      const index_t k = f.s.size();
+      const double turned = all(k - 1) / (all(k - 1) - (k < 11 ? all(k) : 0));
+      INFO("inner " << inner << ", rank " << rank << ", turned " << turned);
+      CHECK(near(put_together(f), put_together(dense), turned * test::tolerance<T>(8 * inner)));
     }
     CHECK(norm_of_product<T>(b, a) == Approx(svd(w, 1).norm).epsilon(1e-12));
   }
