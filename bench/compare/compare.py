@@ -135,8 +135,8 @@ def measure_steps(commands, o):
             if "loss_first" in values and not abs(values["loss_first"] - math.log(LABELS[option(command, "--model", "")])) < 0.5:
                 raise Failure(f"{command}: the loss of a random model is {values['loss_first']}")
             measured[command].append(values)
-    for row in o.rows:
-        if isinstance(row, table.Step) and row.ours.split()[0] != row.peer.split()[0] and measured[row.ours][0].get("trainable_parameters") != measured[row.peer][0].get("trainable_parameters"):
+    for row in (r for r in o.rows if isinstance(r, table.Step) and r.ours in measured):
+        if row.ours.split()[0] != row.peer.split()[0] and measured[row.ours][0].get("trainable_parameters") != measured[row.peer][0].get("trainable_parameters"):
             raise Failure(f"{row.name}: not the same number of trainable parameters")
     return measured
 
@@ -149,15 +149,29 @@ def step_row(row, measured):
     return judged(row, row.name, statistics.median(ours), statistics.median(peer), statistics.median(a / b for a, b in zip(ours, peer)), best(ours) / best(peer), name)
 
 
+def possible(row):
+    """Whether this processor can do what a step's row is about; says so if not."""
+    if row.everywhere or re.search(r"\bavx512_bf16\b", processor()):
+        return True
+    print(f"{row.name}: this processor has no such instruction", file=sys.stderr)
+    return False
+
+
 # ---- the table --------------------------------------------------------------------------------------------------------------
+
+@functools.cache
+def processor():
+    """What the system says of it."""
+    try:
+        return pathlib.Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return ""
+
 
 @functools.cache
 def machine():
     """The processor, and the vectors that a build for it has: numbers of one kind say little about another."""
-    try:
-        said = pathlib.Path("/proc/cpuinfo").read_text()
-    except OSError:
-        said = ""
+    said = processor()
     models = re.findall(r"model name\s*: (.*)", said)
     vectors = next((name for flag, name in (("avx512dq", "AVX-512"), ("avx2", "AVX2")) if re.search(rf"\b{flag}\b", said)), "128 bits")
     return f"{os.cpu_count()} cores of {models[0].strip() if models else platform.machine()}", vectors
@@ -185,7 +199,7 @@ def compare(o):
         mine = [r for r in kernels if folder == o.programs or r.clang]
         found = {p: entries(folder, p, [r.filter for r in mine if r.program == p], o) for p in table.programs(mine)}
         results += [kernel_row(r, r.name if folder == o.programs else r.name + " (Clang)", found[r.program], o.smoke) for r in mine]
-    steps = [r for r in o.rows if isinstance(r, table.Step)]
+    steps = [r for r in o.rows if isinstance(r, table.Step) and possible(r)]
     commands = list(dict.fromkeys(c for r in steps for c in (r.ours, r.peer)))
     decoding = [c for c in commands if "decode" in c.split()[0]]
     verify_steps([c for c in commands if c not in decoding], o)

@@ -31,6 +31,10 @@ class Step:
     unit: str
     peer_name: str = ""  # where the peer does not say it
 
+    @property
+    def everywhere(self):  # False: left out, with a word, where the processor has no products of bf16 pairs, and peers emulate them
+        return "--bf16" not in self.ours
+
 
 CACHED = r"(384|1536|576|192|768|3072|2048)x\d+"  # weights out x in of bench/shapes.hpp that caches hold
 MEMORY = r"(8192|32000|49152)x\d+"
