@@ -22,7 +22,7 @@ GRAFT_FOR_BF16 double vector_burst() {
   const __m512 by = _mm512_set1_ps(pair);
   __m512 acc[accumulators];
   GRAFT_UNROLL
-  for (int i = 0; i < accumulators; ++i) acc[i] = _mm512_setzero_ps();
+  for (int i = 0; i < accumulators; ++i) acc[i] = _mm512_set1_ps(static_cast<float>(i));  // equal ones would be merged
   for (int n = 0; n < steps; ++n) {
     GRAFT_UNROLL
     for (int i = 0; i < accumulators; ++i) acc[i] = graft::simd::add_pair_products(by, by, acc[i]);

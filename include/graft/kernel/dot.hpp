@@ -2,6 +2,8 @@
 // Products with at most eight vectors on one side, computed as dot products along contiguous rows: the path of token by
 // token generation and of low-rank projections. Read next: kernel/gemm.hpp.
 #pragma once
+#include <algorithm>
+
 #include "graft/core/context.hpp"
 #include "graft/core/tensor.hpp"
 #include "graft/simd/blocks.hpp"
@@ -10,9 +12,15 @@ namespace graft::kernel {
 
 namespace detail {
 
-/// acc[r * Few + f] += s[r][k] f[f][k] over k, where rows are stored value by value. FromMemory: asks for the rows behind these
-/// while it reads them.
-template <int Rows, int Few, class T, class Arch, bool FromMemory, class P>
+/// Whether a pass asks for what lies ahead: where it computes so long over a line that the processor's own prefetching keeps too close.
+template <int Few>
+inline constexpr bool asks = Few > 1;
+GRAFT_INLINE void ask_ahead(const void* at) noexcept { simd::prefetch_far(static_cast<const char*>(at) + 3072); }
+template <class B>
+GRAFT_INLINE void ask_ahead(block_pointer<B> at) noexcept { ask_ahead(&at.block()); }
+
+/// acc[r * Few + f] += s[r][k] f[f][k] over k, where rows are stored value by value.
+template <int Rows, int Few, class T, class Arch, class P>
 GRAFT_INLINE void add_products(index_t depth, P s, index_t row_step, const T* const (&few)[Few], simd::batch<T, Arch> (&acc)[Rows * Few]) {
   using batch = simd::batch<T, Arch>;
   constexpr index_t w = simd::width<T, Arch>;
@@ -21,7 +29,7 @@ GRAFT_INLINE void add_products(index_t depth, P s, index_t row_step, const T* co
     batch sv[Rows];
     GRAFT_UNROLL
     for (int r = 0; r < Rows; ++r) {
-      if constexpr (FromMemory) simd::prefetch_far(s + (r + Rows) * row_step + k);
+      if constexpr (asks<Few>) ask_ahead(s + (r * row_step + k));
       sv[r] = load_s(s + (r * row_step + k));
       if constexpr (Few > 1) sv[r] = simd::in_register(sv[r]);
     }
@@ -39,45 +47,37 @@ GRAFT_INLINE void add_products(index_t depth, P s, index_t row_step, const T* co
          [rest](const T* p) { return simd::load_partial<T, Arch>(p, rest); });
 }
 
-/// The same where rows are blocks: two vectors at a time, as far as blocks are whole, and half-precision scales, which cost as much to
-/// decode as half a block of codes, a vector of them at a time. What lies two passes over rows ahead is asked for in the order of
-/// memory. The last block is decoded with what fills it up, against zeros.
+/// The same where rows are blocks: two vectors at a time, as far as blocks are whole. The last block is decoded with what fills it up,
+/// against zeros.
 template <int Rows, int Few, class Arch, class B>
 GRAFT_INLINE void add_block_products(index_t depth, block_pointer<B> s, index_t row_step, const float* const (&few)[Few],
                                      simd::batch<float, Arch> (&acc)[Rows * Few]) {
-  using batch = simd::batch<float, Arch>;
   constexpr index_t w = simd::width<float, Arch>;
-  constexpr bool scales_first = std::same_as<decltype(simd::scale_of(B{})), f16>;
-  const B *const at = &s.block(), *ahead = at + 2 * Rows * (row_step / B::count);
+  const B* const at = &s.block();
   const index_t step = row_step / B::count, whole = depth / B::count;
-  alignas(64) float scales[scales_first ? Rows * w : 1];
-  for (index_t first = 0; first < whole; first += w) {
-    const index_t count = whole - first < w ? whole - first : w;
-    if constexpr (scales_first)
-      for (int r = 0; r < Rows; ++r) simd::store(scales + r * w, simd::load_scales<Arch>(at + r * step + first, count));
-    for (index_t b = 0; b < count; ++b)
-      for (index_t v = 0; v < B::count; v += 2 * w) {
-        const index_t k = (first + b) * B::count + v;
+  for (index_t b = 0; b < whole; ++b)
+    for (index_t v = 0; v < B::count; v += 2 * w) {
+      const index_t k = b * B::count + v;
+      GRAFT_UNROLL
+      for (int r = 0; r < Rows; ++r) {
+        const B& block = at[r * step + b];
+        if constexpr (asks<Few>) ask_ahead(&block);
+        const auto scale = simd::scale_of<Arch>(block);
+        const auto one = simd::decode<Arch>(block, v, scale), two = simd::decode<Arch>(block, v + w, scale);
         GRAFT_UNROLL
-        for (int r = 0; r < Rows; ++r) {
-          const B& block = at[r * step + first + b];
-          const batch scale(scales_first ? scales[r * w + b] : convert<float>(simd::scale_of(block)));
-          simd::prefetch_far(ahead++);
-          const auto one = simd::decode<Arch>(block, v, scale), two = simd::decode<Arch>(block, v + w, scale);
-          GRAFT_UNROLL
-          for (int f = 0; f < Few; ++f) {
-            auto& sum = acc[r * Few + f];
-            sum = simd::fma(one, simd::load<float, Arch>(few[f] + k), sum);
-            sum = simd::fma(two, simd::load<float, Arch>(few[f] + k + w), sum);
-          }
+        for (int f = 0; f < Few; ++f) {
+          auto& sum = acc[r * Few + f];
+          sum = simd::fma(one, simd::load<float, Arch>(few[f] + k), sum);
+          sum = simd::fma(two, simd::load<float, Arch>(few[f] + k + w), sum);
         }
       }
-  }
+    }
   for (index_t k = whole * B::count; k < depth; k += w) {
     const index_t rest = depth - k < w ? depth - k : w;
     GRAFT_UNROLL
     for (int r = 0; r < Rows; ++r) {
-      const auto v = simd::decode<Arch>(at[r * step + whole], k - whole * B::count);
+      const B& block = at[r * step + whole];
+      const auto v = simd::decode<Arch>(block, k - whole * B::count, simd::scale_of<Arch>(block));
       GRAFT_UNROLL
       for (int f = 0; f < Few; ++f) acc[r * Few + f] = simd::fma(v, simd::load_partial<float, Arch>(few[f] + k, rest), acc[r * Few + f]);
     }
@@ -90,7 +90,7 @@ inline constexpr bool reads_blocks = std::same_as<T, float> && !std::is_pointer_
 
 /// out[r * Few + f] = sum over k of s[r][k] f[f][k]. Each sum is taken in one accumulator, in the order of k, whatever the
 /// storage: equal values give equal bits.
-template <int Rows, int Few, class T, class Arch, bool FromMemory = false, class P>
+template <int Rows, int Few, class T, class Arch, class P>
 __attribute__((noinline)) void dot_block(index_t depth, P s, index_t row_step, const T* const (&few)[Few], T* out) {
   using batch = simd::batch<T, Arch>;
   constexpr int count = Rows * Few;
@@ -98,7 +98,7 @@ __attribute__((noinline)) void dot_block(index_t depth, P s, index_t row_step, c
   GRAFT_UNROLL
   for (int i = 0; i < count; ++i) acc[i] = batch(T(0));
   if constexpr (reads_blocks<T, P>) add_block_products<Rows, Few, Arch>(depth, s, row_step, few, acc);
-  else add_products<Rows, Few, T, Arch, FromMemory>(depth, s, row_step, few, acc);
+  else add_products<Rows, Few, T, Arch>(depth, s, row_step, few, acc);
   constexpr int together = count % 8 == 0 ? 8 : count % 4 == 0 ? 4 : count;  // sums that share one reduction tree
   GRAFT_UNROLL
   for (int g = 0; g < count; g += together) {
@@ -113,9 +113,17 @@ __attribute__((noinline)) void dot_block(index_t depth, P s, index_t row_step, c
 /// read come out of the first-level cache the second time.
 template <int Few>
 inline constexpr int dot_vectors = simd::registers == 32 || Few < 8 ? Few : 4;
-/// Rows that share a pass: as many as the registers hold.
+/// Rows that share a pass: as many as the registers hold, and no more than four, which one vector needs to hide how long an addition takes.
 template <int Few>
-inline constexpr int dot_rows = Few == 1 ? 8 : simd::registers == 32 ? (Few == 2 ? 8 : Few == 4 ? 4 : 3) : (Few == 2 ? 4 : 3);
+inline constexpr int dot_rows = Few <= 2 || (Few == 4 && simd::registers == 32) ? 4 : 3;
+
+/// Rows that one task goes over. They are parted into streams, which should be several pages long, and there should be a few tasks for
+/// every thread, but none that is done before it has started.
+inline index_t dot_grain(index_t rows, index_t bytes_of_row, index_t concurrency) {
+  const auto rows_in = [&](index_t bytes) { return 1 + bytes / (bytes_of_row + 1); };
+  const index_t share = concurrency == 1 ? rows : rows / (4 * concurrency) + 1;
+  return std::clamp(share, rows_in(index_t{1} << 16), rows_in(index_t{1} << 19));
+}
 
 }  // namespace detail
 
@@ -127,31 +135,28 @@ void dot_product(context& ctx, View s, tensor_view<const T, 2> few, tensor_view<
   GRAFT_ASSERT(few.shape[0] <= 8 && few.shape[1] == s.shape[1]);
   using P = stored_pointer<typename View::value_type>;
   const index_t depth = s.shape[1];
-  const index_t bytes = s.shape[0] * row_bytes(dtype_of<typename View::value_type>, depth);
-  const bool from_memory = bytes > (index_t{1} << 20);  // beyond the second-level cache
   const auto run = [&]<int Few>(std::integral_constant<int, Few>) {
     constexpr int rows = detail::dot_rows<Few>, together = detail::dot_vectors<Few>;
     const T* vectors[Few / together][together];
     for (int f = 0; f < Few; ++f) vectors[f / together][f % together] = few.data + (f < few.shape[0] ? f : 0) * few.stride[0];
-    const index_t grain = rows * (1 + 16384 / (rows * (depth + 1)));
+    const index_t grain = detail::dot_grain(s.shape[0], row_bytes(dtype_of<typename View::value_type>, depth), ctx.executor().concurrency());
     ctx.executor().parallel_for(s.shape[0], grain, [&](index_t first, index_t last) {
-      const auto block = [&]<int Rows>(index_t r, std::integral_constant<int, Rows>) {
+      // Each of the rows that share a pass starts where that of the pass before ended: to the processor's prefetching that is a stream,
+      // where neighbouring rows would be streams that end too soon.
+      const index_t apart = (last - first) / rows;
+      const auto pass = [&]<int Rows>(index_t r, std::integral_constant<int, Rows>) {
         alignas(64) T sums[Rows * together];
-        // One vector of whole values keeps up with memory unasked, and pays for asking in cache; blocks always ask.
-        constexpr bool asks = !detail::reads_blocks<T, P> && (Few > 1 || !std::same_as<P, const T*>);
-        const auto compute = from_memory ? detail::dot_block<Rows, together, T, Arch, asks, P> : detail::dot_block<Rows, together, T, Arch, false, P>;
         for (int g = 0; g < Few; g += together) {
-          compute(depth, P(s.data) + r * s.stride[0], s.stride[0], vectors[g / together], sums);
+          detail::dot_block<Rows, together, T, Arch>(depth, P(s.data) + r * s.stride[0], apart * s.stride[0], vectors[g / together], sums);
           for (int i = 0; i < Rows; ++i)
             for (index_t f = 0; f < together && g + f < few.shape[0]; ++f) {
-              T& to = out(r + i, g + f);
+              T& to = out(r + i * apart, g + f);
               to = beta == T(0) ? alpha * sums[i * together + f] : alpha * sums[i * together + f] + beta * to;
             }
         }
       };
-      index_t r = first;
-      for (; r + rows <= last; r += rows) block(r, std::integral_constant<int, rows>{});
-      for (; r < last; ++r) block(r, std::integral_constant<int, 1>{});
+      for (index_t r = first; r < first + apart; ++r) pass(r, std::integral_constant<int, rows>{});
+      for (index_t r = first + rows * apart; r < last; ++r) pass(r, std::integral_constant<int, 1>{});
     });
   };
   if (few.shape[0] == 1) run(std::integral_constant<int, 1>{});

@@ -18,6 +18,16 @@ GRAFT_INLINE void for_each_vector(index_t columns, F f) {
   if (c < columns) f(c, columns - c);
 }
 
+/// The same for the last pass over a row. Asks for the next row of what was read, `ahead` of it: earlier passes only read, and memory would
+/// have nothing to do while this one writes.
+template <class T, class Arch, class F, class... From>
+GRAFT_INLINE void for_each_vector_of_last_pass(index_t columns, F f, const From*... from) {
+  for_each_vector<T, Arch>(columns, [&](index_t c, index_t lanes) GRAFT_INLINED {
+    (simd::prefetch(from + columns + c), ...);
+    f(c, lanes);
+  });
+}
+
 inline index_t row_grain(index_t columns) noexcept { return 1 + map_grain / (columns + 1); }
 
 }  // namespace detail

@@ -9,20 +9,6 @@ namespace graft::simd {
 
 namespace detail {
 
-/// A half-precision scale in every lane.
-template <class Arch>
-GRAFT_INLINE batch<float, Arch> broadcast_scale(const f16& scale) noexcept {
-#if defined(__AVX512F__)
-  if constexpr (is_vector<batch<float, Arch>, float, 64>)
-    return batch<float, Arch>(_mm512_cvtph_ps(_mm256_set1_epi16(static_cast<short>(scale.bits))));
-#endif
-#if defined(__F16C__)
-  return batch<float, Arch>(_mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(scale.bits))));
-#else
-  return batch<float, Arch>(to_float(scale));
-#endif
-}
-
 #if defined(__AVX2__)
 /// `width<float>` bytes, each in its own 32-bit lane.
 template <class Arch>
@@ -101,10 +87,17 @@ GRAFT_INLINE batch<float, Arch> decode_bytes(const std::int8_t* q) noexcept {
 
 }  // namespace detail
 
-/// What a block's codes are multiplied by, in its storage type.
-inline f16 scale_of(const q8_0_block& b) noexcept { return b.scale; }
-inline f16 scale_of(const q4_0_block& b) noexcept { return b.scale; }
-inline float scale_of(const nf4_block& b) noexcept { return b.largest; }
+/// What a block's codes are multiplied by, in every lane.
+template <class Arch = default_arch>
+GRAFT_INLINE batch<float, Arch> scale_of(const nf4_block& b) noexcept { return batch<float, Arch>(b.largest); }
+template <class Arch = default_arch, block_format B>
+GRAFT_INLINE batch<float, Arch> scale_of(const B& b) noexcept {
+#if defined(__F16C__)
+  return batch<float, Arch>(_mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(b.scale.bits))));
+#else
+  return batch<float, Arch>(to_float(b.scale));
+#endif
+}
 
 /// The `width<float>` values from `at` on of a block, `at` a multiple of that, by its scale in every lane.
 template <class Arch = default_arch, block_format B>
@@ -114,35 +107,11 @@ GRAFT_INLINE batch<float, Arch> decode(const B& b, index_t at, batch<float, Arch
   else return detail::decode_nibbles<B, Arch>(b.q + (at / 32 * 16 + (at & 15)), (at & 16) != 0) * scale;
 }
 
-/// Scales of the next `count` blocks, at most `width<float>`, as floats.
-template <class Arch = default_arch, block_format B>
-GRAFT_INLINE batch<float, Arch> load_scales(const B* at, index_t count) noexcept {
-  constexpr index_t w = width<float, Arch>;
-  using stored = decltype(scale_of(*at));
-#if defined(__AVX512F__)
-  if constexpr (std::same_as<stored, f16> && detail::is_vector<batch<float, Arch>, float, 64>) {
-    const __m512i apart = _mm512_mullo_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), _mm512_set1_epi32(sizeof(B)));
-    const __m512i words = _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), static_cast<__mmask16>((1u << count) - 1u), apart, at, 1);
-    return batch<float, Arch>(_mm512_cvtph_ps(_mm512_cvtepi32_epi16(words)));
-  }
-#endif
-  stored raw[static_cast<std::size_t>(w)] = {};
-  for (index_t i = 0; i < count; ++i) raw[i] = scale_of(at[i]);
-  return load_as<float, Arch>(raw);
-}
-
-/// The same where the scale was not decoded before.
-template <class Arch = default_arch, block_format B>
-GRAFT_INLINE batch<float, Arch> decode(const B& b, index_t at) noexcept {
-  if constexpr (std::same_as<decltype(scale_of(b)), f16>) return decode<Arch>(b, at, detail::broadcast_scale<Arch>(b.scale));
-  else return decode<Arch>(b, at, batch<float, Arch>(scale_of(b)));
-}
-
 /// `width<T>` values as T.
 template <class T, class Arch = default_arch, class B>
 GRAFT_INLINE batch<T, Arch> load_as(block_pointer<B> p) noexcept {
   if constexpr (std::same_as<T, float> && width<float, Arch> <= 16) {
-    return decode<Arch>(p.block(), p.offset());
+    return decode<Arch>(p.block(), p.offset(), scale_of<Arch>(p.block()));
   } else {
     alignas(64) T lanes[static_cast<std::size_t>(width<T, Arch>)];
     for (index_t i = 0; i < width<T, Arch>; ++i) lanes[i] = convert<T>(p[i]);
@@ -161,7 +130,5 @@ GRAFT_INLINE batch<T, Arch> load_partial_as(block_pointer<B> p, index_t n) noexc
 /// Asks for the memory of a value, as prefetch does.
 template <class B>
 GRAFT_INLINE void prefetch(block_pointer<B> p) noexcept { prefetch(&p.block()); }
-template <class B>
-GRAFT_INLINE void prefetch_far(block_pointer<B> p) noexcept { prefetch_far(&p.block()); }
 
 }  // namespace graft::simd
