@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "graft/kernel/norm.hpp"
 
+#include <algorithm>
+#include <limits>
+
 #include "support/kernels.hpp"
 
 using namespace graft;
@@ -104,6 +107,32 @@ TEMPLATE_TEST_CASE("layer_norm and its gradients equal the plain formulas", "", 
       CHECK(test::near(dbias, filled<double>(1, c, [&](index_t, index_t i) {
                          return plain_sum(k.n, [&](index_t r) { return k.dy(r, i); }) + static_cast<double>(beta) * static_cast<double>(k.start_gain(i));
                        }), test::tolerance<T>(k.n)));
+    }
+  }
+}
+
+TEST_CASE("normalisations whose results are larger than caches, and written past these, have the bits of small ones") {
+  const index_t c = 1024, n = 8200, few = 41;  // 32 MiB and a little
+  const auto x = test::random_tensor<float, 2>({n, c}, 1), dy = test::random_tensor<float, 2>({n, c}, 2);
+  const auto gain = test::random_tensor<float, 1>({c}, 3), bias = test::random_tensor<float, 1>({c}, 4);
+  thread_pool pool(3);
+  context ctx(pool);
+  tensor<float, 2> y({n, c}), part({few, c});
+  tensor<float, 1> mean({n}), scale({n});
+  const auto run = [&](int which, index_t first, index_t rows, float* out) {
+    const float *xf = x.data() + first * c, *dyf = dy.data() + first * c;
+    if (which == 0) kernel::rms_norm<float>(ctx, rows, c, xf, gain.data(), eps, out, scale.data() + first);
+    if (which == 1) kernel::rms_norm_backward<float>(ctx, rows, c, xf, gain.data(), scale.data() + first, dyf, out, 0.0f);
+    if (which == 2) kernel::layer_norm<float>(ctx, rows, c, xf, gain.data(), bias.data(), eps, out, mean.data() + first, scale.data() + first);
+    if (which == 3) kernel::layer_norm_backward<float>(ctx, rows, c, xf, gain.data(), mean.data() + first, scale.data() + first, dyf, out, 0.0f);
+  };
+  for (const int which : {0, 1, 2, 3}) {
+    std::ranges::fill(y.span(), std::numeric_limits<float>::quiet_NaN());
+    run(which, 0, n, y.data());
+    for (index_t first = 0; first < n; first += few) {
+      run(which, first, few, part.data());
+      INFO("normalisation " << which << ", rows from " << first);
+      REQUIRE(test::equal_bits(y.view().slice(0, first, first + few), part.view()));
     }
   }
 }

@@ -7,6 +7,7 @@
 
 #include "graft/core/context.hpp"
 #include "graft/simd/simd.hpp"
+#include "graft/simd/stream.hpp"
 
 namespace graft::kernel {
 
@@ -108,7 +109,7 @@ struct silu_function {
 /// x * Phi(x) with the normal distribution's Phi. Source: Hendrycks and Gimpel 2016.
 struct gelu_erf_function {
   template <class V>
-  GRAFT_INLINE static V phi(V x) { return detail::constant<V>(0.5) * (V(1) + simd::erf(x * detail::constant<V>(0.70710678118654752))); }
+  GRAFT_INLINE static V phi(V x) { return simd::fma(detail::constant<V>(0.5), simd::erf(x * detail::constant<V>(0.70710678118654752)), detail::constant<V>(0.5)); }
   template <class V>
   GRAFT_INLINE static V value(V x) { return x * phi(x); }
   template <class V>
