@@ -80,7 +80,7 @@ template <class T, class Arch, class E>
 struct column_panels {
   static constexpr bool across_rows = true;
   static constexpr index_t width = tile_shape<T, Arch>::columns, together = std::max<index_t>(1, 3 * line_values<const T*> / width);
-  static constexpr index_t few_rows = together == 1 ? 128 : 16;  ///< with up to so many, panels are best read where they lie
+  static constexpr index_t few_rows = together == 1 ? 256 : 16;  ///< with up to so many, panels are best read where they lie
   stored_view<E> w;
   bool copied;
 
