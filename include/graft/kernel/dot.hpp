@@ -10,6 +10,17 @@
 
 namespace graft::kernel {
 
+/// A second product of small depth R to add to a first, x w^T or x w, while its sums are in registers: nothing goes through memory twice.
+/// None when `left` is empty.
+template <class T>
+struct low_rank_term {
+  tensor_view<const T, 2> left;   ///< (N, R)
+  tensor_view<const T, 2> right;  ///< beside x w^T: (M, R), beside x w: (R, M)
+
+  index_t rank() const noexcept { return left.shape[1]; }
+  static constexpr index_t most = 64;  ///< beyond this rank it takes a pass of its own
+};
+
 namespace detail {
 
 /// Whether a pass asks for what lies ahead: where it computes so long over a line that the processor's own prefetching keeps too close.
@@ -88,10 +99,18 @@ GRAFT_INLINE void add_block_products(index_t depth, block_pointer<B> s, index_t 
 template <class T, class P>
 inline constexpr bool reads_blocks = std::same_as<T, float> && !std::is_pointer_v<P>;
 
-/// out[r * Few + f] = sum over k of s[r][k] f[f][k]. Each sum is taken in one accumulator, in the order of k, whatever the
+/// Rows and vectors of a low-rank term, beside those of dot_block. None when depth is 0.
+template <int Few, class T>
+struct more_products {
+  const T* rows = nullptr;
+  index_t row_step = 0, depth = 0;
+  const T* few[Few] = {};
+};
+
+/// out[r * Few + f] = sum over k of s[r][k] f[f][k], and of `more`. Each sum is taken in one accumulator, in the order of k, whatever the
 /// storage: equal values give equal bits.
 template <int Rows, int Few, class T, class Arch, class P>
-__attribute__((noinline)) void dot_block(index_t depth, P s, index_t row_step, const T* const (&few)[Few], T* out) {
+__attribute__((noinline)) void dot_block(index_t depth, P s, index_t row_step, const T* const (&few)[Few], T* out, const more_products<Few, T>& more = {}) {
   using batch = simd::batch<T, Arch>;
   constexpr int count = Rows * Few;
   batch acc[count];
@@ -99,6 +118,7 @@ __attribute__((noinline)) void dot_block(index_t depth, P s, index_t row_step, c
   for (int i = 0; i < count; ++i) acc[i] = batch(T(0));
   if constexpr (reads_blocks<T, P>) add_block_products<Rows, Few, Arch>(depth, s, row_step, few, acc);
   else add_products<Rows, Few, T, Arch>(depth, s, row_step, few, acc);
+  if (more.depth != 0) add_products<Rows, Few, T, Arch>(more.depth, more.rows, more.row_step, more.few, acc);
   constexpr int together = count % 8 == 0 ? 8 : count % 4 == 0 ? 4 : count;  // sums that share one reduction tree
   GRAFT_UNROLL
   for (int g = 0; g < count; g += together) {
@@ -127,18 +147,22 @@ inline index_t dot_grain(index_t rows, index_t bytes_of_row, index_t concurrency
 
 }  // namespace detail
 
-/// out(r, f) = alpha * sum over k of s(r, k) few(f, k) + beta * out(r, f), for at most eight rows of `few`.
-/// s: (N, K), a tensor_view of any storage type with contiguous rows or a block_view; few: (F, K), F <= 8; out: (N, F), any
-/// strides. Streams s once.
+/// out(r, f) = alpha * sum over k of s(r, k) few(f, k) + beta * out(r, f), for at most eight rows of `few`; with a term, that of
+/// right(r, k) left(f, k) is added to the sum. s: (N, K), a tensor_view of any storage type with contiguous rows or a block_view;
+/// few: (F, K), F <= 8; out: (N, F), any strides. Streams s once.
 template <class T, class Arch = simd::default_arch, class View>
-void dot_product(context& ctx, View s, tensor_view<const T, 2> few, tensor_view<T, 2> out, T alpha, T beta) {
+void dot_product(context& ctx, View s, tensor_view<const T, 2> few, tensor_view<T, 2> out, T alpha, T beta, low_rank_term<T> term = {}) {
   GRAFT_ASSERT(few.shape[0] <= 8 && few.shape[1] == s.shape[1]);
   using P = stored_pointer<typename View::value_type>;
   const index_t depth = s.shape[1];
   const auto run = [&]<int Few>(std::integral_constant<int, Few>) {
     constexpr int rows = detail::dot_rows<Few>, together = detail::dot_vectors<Few>;
-    const T* vectors[Few / together][together];
-    for (int f = 0; f < Few; ++f) vectors[f / together][f % together] = few.data + (f < few.shape[0] ? f : 0) * few.stride[0];
+    const T *vectors[Few / together][together], *of_term[Few / together][together];
+    for (int f = 0; f < Few; ++f) {
+      const index_t row = f < few.shape[0] ? f : 0;
+      vectors[f / together][f % together] = few.data + row * few.stride[0];
+      of_term[f / together][f % together] = term.left.data + row * term.left.stride[0];
+    }
     const index_t grain = detail::dot_grain(s.shape[0], row_bytes(dtype_of<typename View::value_type>, depth), ctx.executor().concurrency());
     ctx.executor().parallel_for(s.shape[0], grain, [&](index_t first, index_t last) {
       // Each of the rows that share a pass starts where that of the pass before ended: to the processor's prefetching that is a stream,
@@ -147,7 +171,9 @@ void dot_product(context& ctx, View s, tensor_view<const T, 2> few, tensor_view<
       const auto pass = [&]<int Rows>(index_t r, std::integral_constant<int, Rows>) {
         alignas(64) T sums[Rows * together];
         for (int g = 0; g < Few; g += together) {
-          detail::dot_block<Rows, together, T, Arch>(depth, P(s.data) + r * s.stride[0], apart * s.stride[0], vectors[g / together], sums);
+          detail::more_products<together, T> more{term.right.data + r * term.right.stride[0], apart * term.right.stride[0], term.rank(), {}};
+          std::copy_n(of_term[g / together], together, more.few);
+          detail::dot_block<Rows, together, T, Arch>(depth, P(s.data) + r * s.stride[0], apart * s.stride[0], vectors[g / together], sums, more);
           for (int i = 0; i < Rows; ++i)
             for (index_t f = 0; f < together && g + f < few.shape[0]; ++f) {
               T& to = out(r + i * apart, g + f);

@@ -20,17 +20,6 @@ struct product_scale {
   double alpha = 1, beta = 0;
 };
 
-/// A second product of small depth R to add to a first while its sums are in registers: nothing goes through memory twice.
-/// None when `left` is empty.
-template <class T>
-struct low_rank_term {
-  tensor_view<const T, 2> left;   ///< (N, R)
-  tensor_view<const T, 2> right;  ///< beside x w^T: (M, R), beside x w: (R, M)
-
-  index_t rank() const noexcept { return left.shape[1]; }
-  static constexpr index_t most = 64;  ///< beyond this rank it takes a pass of its own
-};
-
 namespace detail {
 
 /// What one task computes: a block of rows against a group of panels, in passes over k. None of it changes a bit of the
@@ -146,13 +135,13 @@ void matmul_nt(context& ctx, tensor_view<const T, 2> x, matrix_ref w, tensor_vie
   using namespace detail;
   const T alpha = static_cast<T>(scale.alpha), beta = static_cast<T>(scale.beta);
   const index_t n = x.shape[0], m = w.rows, depth = w.cols;
-  if (term.rank() != 0 && (n <= 8 || m <= 8 || term.rank() > term.most)) {
+  if (term.rank() != 0 && n > 8 && (m <= 8 || term.rank() > term.most)) {
     matmul_nt<T, Arch>(ctx, x, w, y, scale);
     return matmul_nt<T, Arch>(ctx, term.left, term.right, y, {scale.alpha, 1});
   }
   visit_storage<T>(w, [&](auto weights) {
     using E = typename decltype(weights)::value_type;
-    if (n <= 8) return dot_product<T, Arch>(ctx, weights, x, y.transpose(), alpha, beta);
+    if (n <= 8) return dot_product<T, Arch>(ctx, weights, x, y.transpose(), alpha, beta, term);
     if constexpr (could_go_in_bf16<T, Arch>)
       if (goes_in_bf16(ctx, n, m, depth))
         return run_panels<store::straight, Arch>(ctx, n, depth, m, rounded_rows<Arch>{x}, row_pairs<Arch, E>{weights}, y, scale, term);
