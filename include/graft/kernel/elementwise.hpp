@@ -7,7 +7,6 @@
 
 #include "graft/core/context.hpp"
 #include "graft/simd/simd.hpp"
-#include "graft/simd/stream.hpp"
 
 namespace graft::kernel {
 

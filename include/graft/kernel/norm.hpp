@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "graft/kernel/elementwise.hpp"
+#include "graft/simd/stream.hpp"
 
 namespace graft::kernel {
 
@@ -17,16 +18,6 @@ GRAFT_INLINE void for_each_vector(index_t columns, F f) {
   index_t c = 0;
   for (; c + w <= columns; c += w) f(c, w);
   if (c < columns) f(c, columns - c);
-}
-
-/// The same for the last pass over a row. Asks for the next row of what was read, `ahead` of it: earlier passes only read, and memory would
-/// have nothing to do while this one writes.
-template <class T, class Arch, class F, class... From>
-GRAFT_INLINE void for_each_vector_of_last_pass(index_t columns, F f, const From*... from) {
-  for_each_vector<T, Arch>(columns, [&](index_t c, index_t lanes) GRAFT_INLINED {
-    (simd::prefetch(from + columns + c), ...);
-    f(c, lanes);
-  });
 }
 
 /// The sum over a row, lane by lane: add(sum, column, lanes) gives the sum with a vector's terms. Four sums take turns, so that none waits

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Stores that go past the caches, for results larger than these: a line that is written whole need not be read first, which is a third
-// of what a copy moves. Read next: kernel/elementwise.hpp.
+// of what a copy moves. Read next: kernel/norm.hpp.
 #pragma once
 #include <cstdint>
 
