@@ -51,9 +51,8 @@ GRAFT_INLINE V erf(V x) noexcept {
   const V nearest = fused(z, V{} + 1 / 0.27f, shift);
   const V d = fused(nearest - shift, V{} - 0.27f, z), square = d * d;
   const auto coefficient = [&](int power) GRAFT_INLINED { return look_up(erf_pieces[power], (Whole)nearest); };
-  const auto pair = [&](int power, V lower) GRAFT_INLINED { return fused(coefficient(power + 1), d, lower); };  // short chains: see exp2
-  const V high = fused(pair(4, coefficient(4)), square, pair(2, coefficient(2)));
-  return (V)((words)fused(high, square, pair(0, coefficient(0))) | sign);
+  const auto pair = [&](int power) GRAFT_INLINED { return fused(coefficient(power + 1), d, coefficient(power)); };  // short chains: see exp2
+  return (V)((words)fused(fused(pair(4), square, pair(2)), square, pair(0)) | sign);
 }
 GRAFT_INLINE __m256 erf(__m256 x) noexcept { return erf<__m256, __m256i>(x); }
 #if defined(__AVX512F__)

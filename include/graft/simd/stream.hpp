@@ -8,21 +8,6 @@
 
 namespace graft::simd {
 
-namespace detail {
-/// Whether vectors have such stores.
-template <class V>
-inline constexpr bool streams =
-#if defined(__AVX512F__)
-    sizeof(V) == 64 || sizeof(V) == 32 || sizeof(V) == 16;
-#elif defined(__AVX__)
-    sizeof(V) == 32 || sizeof(V) == 16;
-#elif defined(__SSE2__)
-    sizeof(V) == 16;
-#else
-    false;
-#endif
-}  // namespace detail
-
 /// Writes one result of a task, whole vectors and parts of them. Results smaller than the caches stay in them, for whoever reads them next;
 /// so do those that begin, or whose rows end, within a vector. What was written is seen by other threads from the writer's end on.
 template <class T, class Arch = default_arch>
@@ -30,7 +15,7 @@ class result_writer {
  public:
   /// Results of `size` elements from `at` on, in rows of `columns`.
   result_writer(const T* at, index_t size, index_t columns) noexcept
-      : past_caches_(detail::streams<batch<T, Arch>> && size * static_cast<index_t>(sizeof(T)) >= beyond_caches && columns % width<T, Arch> == 0 &&
+      : past_caches_(size * static_cast<index_t>(sizeof(T)) >= beyond_caches && columns % width<T, Arch> == 0 &&
                      reinterpret_cast<std::uintptr_t>(at) % sizeof(batch<T, Arch>) == 0) {}
   result_writer(const result_writer&) = delete;
   result_writer& operator=(const result_writer&) = delete;
@@ -41,7 +26,7 @@ class result_writer {
   }
 
   /// Stores the first n lanes at p, all of them past the caches.
-  GRAFT_INLINE void operator()(T* p, batch<T, Arch> v, index_t n = width<T, Arch>) const noexcept {
+  GRAFT_INLINE void operator()(T* p, batch<T, Arch> v, index_t n) const noexcept {
     if (past_caches_) store_past_caches(p, v);
     else simd::store_first(p, v, n);
   }
@@ -50,6 +35,7 @@ class result_writer {
   static constexpr index_t beyond_caches = index_t{32} << 20;
   bool past_caches_;
 
+  /// As usual where there is no instruction for it.
   GRAFT_INLINE static void store_past_caches(T* p, batch<T, Arch> v) noexcept {
     [[maybe_unused]] const typename batch<T, Arch>::register_type r = v;
 #if defined(__AVX512F__)
