@@ -56,6 +56,10 @@ GRAFT_FORWARD(softmax_backward, (context& ctx, index_t rows, index_t columns, co
               (ctx, rows, columns, y, dy, dx, beta))
 GRAFT_FORWARD(cross_entropy_rows, (context& ctx, index_t rows, index_t columns, float* logits, const std::int32_t* labels, float factor,
                                    float* loss), (ctx, rows, columns, logits, labels, factor, loss))
+GRAFT_FORWARD(cross_entropy_block, (context& ctx, tensor_view<float, 2> logits, index_t first, const std::int32_t* labels,
+                                    softmax_so_far<float> so_far, tensor_view<float, 2> sums), (ctx, logits, first, labels, so_far, sums))
+GRAFT_FORWARD(cross_entropy_end, (context& ctx, index_t rows, const matrix_ref& weight, const std::int32_t* labels, softmax_so_far<float> so_far,
+                                  float factor, tensor_view<float, 2> sums, float* loss), (ctx, rows, weight, labels, so_far, factor, sums, loss))
 GRAFT_FORWARD(adamw, (context& ctx, index_t n, float* w, const float* g, float* m, float* v, const adamw_step& step), (ctx, n, w, g, m, v, step))
 #undef GRAFT_FORWARD
 template <>
@@ -111,6 +115,10 @@ GRAFT_FORWARD_MAP_OF_THREE(gated_gradient_of<silu_function>)
                                              const T*, tensor_view<const T, 2>, gradient_target<T>, gradient_target<T>,     \
                                              gradient_target<T>);                                                           \
   EXTERN template void cross_entropy_rows<T>(context&, index_t, index_t, T*, const std::int32_t*, T, T*);                   \
+  EXTERN template void cross_entropy_block<T>(context&, tensor_view<T, 2>, index_t, const std::int32_t*, softmax_so_far<T>, \
+                                              tensor_view<T, 2>);                                                           \
+  EXTERN template void cross_entropy_end<T>(context&, index_t, const matrix_ref&, const std::int32_t*, softmax_so_far<T>, T, \
+                                            tensor_view<T, 2>, T*);                                                         \
   EXTERN template void softmax_rows<T>(context&, index_t, index_t, T*, index_t);                                            \
   EXTERN template void softmax_backward<T>(context&, index_t, index_t, const T*, const T*, T*, T);                          \
   EXTERN template void adamw<T>(context&, index_t, T*, const T*, T*, T*, const adamw_step&);                                \

@@ -49,6 +49,33 @@ TEST_CASE("the fused loss equals the loss of the logits, in value and gradients,
   }
 }
 
+TEST_CASE("with a frozen weight the fused loss is that of a trained one, over more rows and classes than one block") {
+  context ctx;
+  constexpr index_t c = 6;
+  for (const index_t n : {index_t{5}, detail::loss_rows, detail::loss_rows + 37})
+    for (const index_t classes : {index_t{11}, detail::loss_classes, 2 * detail::loss_classes + 5}) {
+      const auto labels = some_labels(n, classes);
+      parameter<double, 2> x(test::random_tensor<double, 2>({n, c}, 1)), w(test::random_tensor<double, 2>({classes, c}, 2));
+      const auto loss_and_gradient = [&] {
+        x.clear_gradient();
+        tape<double> t(ctx);
+        const auto loss = linear_cross_entropy(t, t.leaf(x), w, labels);
+        t.backward(scale(t, loss, 3.0));
+        tensor<double, 1> both({n * c + 1});
+        std::ranges::copy(x.gradient_values(), both.data());
+        both(n * c) = *loss.value.data;
+        return both;
+      };
+      const auto expected = loss_and_gradient();
+      w.freeze();
+      INFO(n << " rows, " << classes << " classes");
+      const auto frozen = loss_and_gradient();
+      CHECK(test::near(frozen, expected, test::tolerance<double>(classes + c)));
+      tape<double> t(ctx);
+      CHECK(*linear_cross_entropy(t, t.constant(std::as_const(x).view()), w, labels).value.data == frozen(n * c));
+    }
+}
+
 TEST_CASE("the fused loss tells a meter of the products for gradients, which it makes at once") {
   const auto flops = [](bool train_x, bool train_w, index_t ignored = 1) {
     context ctx;

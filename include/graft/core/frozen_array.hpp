@@ -36,6 +36,14 @@ struct matrix_ref {
   }
 };
 
+/// `count` rows of a matrix from `first` on.
+inline matrix_ref rows_of(matrix_ref m, index_t first, index_t count) {
+  GRAFT_ASSERT(first >= 0 && count >= 0 && first + count <= m.rows);
+  m.data += first * m.row_bytes;
+  m.rows = count;
+  return m;
+}
+
 /// A matrix whose elements are of type E, seen as such.
 template <class E>
 tensor_view<const E, 2> plain_matrix(const matrix_ref& m) {

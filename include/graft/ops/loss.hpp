@@ -6,6 +6,7 @@
 #include <span>
 
 #include "graft/core/frozen_array.hpp"
+#include "graft/kernel/blocked_cross_entropy.hpp"
 #include "graft/kernel/gemm.hpp"
 #include "graft/kernel/softmax.hpp"
 #include "graft/ops/embedding.hpp"
@@ -15,8 +16,12 @@ namespace graft {
 
 namespace detail {
 
-/// Rows of logits that exist at once: 128 rows of 49,152 floats are 24 MiB.
+/// Rows of logits that exist at once where the weight is trained: 128 rows of 49,152 floats are 24 MiB.
 inline constexpr index_t loss_chunk = 128;
+
+/// Logits that exist at once where the weight is frozen: so many rows and classes. Classes are a multiple of a tile's columns, 16 panels of
+/// them, and their weights stay near for the second product.
+inline constexpr index_t loss_rows = 256, loss_classes = 768;
 
 /// How many labels count. Throws shape_error for a label outside [0, classes) that is not ignored_label.
 inline index_t count_labels(std::string_view op, std::span<const std::int32_t> labels, index_t rows, index_t classes) {
@@ -46,6 +51,46 @@ void add_scaled(tape<T>& g, node_id id, tensor_view<const T, 2> gradient, T fact
   kernel::map<T>(g.ctx(), gradient.size(), to.view.data, to.beta, kernel::times_constant<T>{factor}, gradient.data);
 }
 
+/// The losses of rows and the gradients of x, unless dx is empty, and of w, by whole logits of some rows at a time.
+template <class T>
+void loss_by_rows(tape<T>& t, tensor_view<const T, 2> x, const matrix_ref& w, std::span<const std::int32_t> labels, T factor, T* losses,
+                        tensor_view<T, 2> dx, tensor_view<T, 2> dw) {
+  const index_t n = x.shape[0], classes = w.rows;
+  auto logits = t.template empty<2>({std::min(n, loss_chunk), classes});
+  for (index_t first = 0; first < n; first += loss_chunk) {
+    const index_t rows = std::min(loss_chunk, n - first);
+    const tensor_view<T, 2> chunk(logits.value.data, {rows, classes});
+    const auto xc = x.slice(0, first, first + rows);
+    kernel::matmul_nt<T>(t.ctx(), xc, w, chunk);
+    kernel::cross_entropy_rows<T>(t.ctx(), rows, classes, chunk.data, labels.data() + first, factor, losses + first);
+    if (dx.shape[0] != 0) kernel::matmul_nn<T>(t.ctx(), chunk, w, dx.slice(0, first, first + rows));
+    kernel::matmul_tn<T>(t.ctx(), chunk, xc, dw, {1, first == 0 ? 0.0 : 1.0});
+  }
+}
+
+/// The losses of rows and the gradient of x, unless dx is empty, by some rows and some classes at a time.
+template <class T>
+void loss_by_blocks(tape<T>& t, tensor_view<const T, 2> x, const matrix_ref& w, std::span<const std::int32_t> labels, T factor, T* losses,
+                  tensor_view<T, 2> dx) {
+  const index_t n = x.shape[0], most_rows = std::min(n, loss_rows), most_classes = std::min(w.rows, loss_classes);
+  auto logits = t.template empty<2>({most_rows, most_classes}), state = t.template empty<2>({3, most_rows});
+  const kernel::softmax_so_far<T> so_far{state.value.data, state.value.data + most_rows, state.value.data + 2 * most_rows};
+  for (index_t first = 0; first < n; first += most_rows) {
+    const index_t rows = std::min(most_rows, n - first);
+    const auto xr = x.slice(0, first, first + rows);
+    const auto dxr = dx.shape[0] == 0 ? dx : dx.slice(0, first, first + rows);
+    const std::int32_t* const row_labels = labels.data() + first;
+    for (index_t c = 0; c < w.rows; c += most_classes) {
+      const auto block_weights = rows_of(w, c, std::min(most_classes, w.rows - c));
+      const tensor_view<T, 2> block(logits.value.data, {rows, block_weights.rows});
+      kernel::matmul_nt<T>(t.ctx(), xr, block_weights, block);
+      kernel::cross_entropy_block<T>(t.ctx(), block, c, row_labels, so_far, dxr);
+      if (dx.shape[0] != 0) kernel::matmul_nn<T>(t.ctx(), block, block_weights, dxr, {1, c == 0 ? 0.0 : 1.0});
+    }
+    kernel::cross_entropy_end<T>(t.ctx(), rows, w, row_labels, so_far, factor, dxr, losses + first);
+  }
+}
+
 /// The shared body of both forms: `weights` is the matrix, `wi` its node when it is trainable. Where a quarter of the rows and more do
 /// not count, as those of prompts, only the others are worked on.
 template <class T>
@@ -69,16 +114,8 @@ var<T, 0> linear_cross_entropy(tape<T>& t, const var<T, 2>& x, const matrix_ref&
   var<T, 2> dx, dw;
   if (x_wanted) dx = t.template empty<2>(x.shape());
   if (w_wanted) dw = t.template empty<2>({classes, c});
-  auto logits = t.template empty<2>({std::min(n, loss_chunk), classes});
-  for (index_t first = 0; first < n; first += loss_chunk) {
-    const index_t rows = std::min(loss_chunk, n - first);
-    const tensor_view<T, 2> chunk(logits.value.data, {rows, classes});
-    const auto xc = tensor_view<const T, 2>(x.value).slice(0, first, first + rows);
-    kernel::matmul_nt<T>(t.ctx(), xc, weights, chunk);
-    kernel::cross_entropy_rows<T>(t.ctx(), rows, classes, chunk.data, labels.data() + first, factor, losses.value.data + first);
-    if (x_wanted) kernel::matmul_nn<T>(t.ctx(), chunk, weights, dx.value.slice(0, first, first + rows));
-    if (w_wanted) kernel::matmul_tn<T>(t.ctx(), chunk, xc, dw.value, {1, first == 0 ? 0.0 : 1.0});
-  }
+  if (w_wanted) loss_by_rows<T>(t, x.value, weights, labels, factor, losses.value.data, dx.value, dw.value);
+  else loss_by_blocks<T>(t, x.value, weights, labels, factor, losses.value.data, dx.value);
   *loss.value.data = mean_loss(losses.value.data, n, counted);
   const auto dxs = t.save_if(x_wanted, dx), dws = t.save_if(w_wanted, dw);
   const std::uint64_t products = 1 + (x_wanted ? 1 : 0) + (w_wanted ? 1 : 0);  // gradients are made here and only scaled in the backward pass
@@ -93,8 +130,8 @@ var<T, 0> linear_cross_entropy(tape<T>& t, const var<T, 2>& x, const matrix_ref&
 }  // namespace detail
 
 /// Mean over the counted rows of -log softmax(x W^T)(n, label(n)). Labels equal to -100 do not count; without any that
-/// does, the loss is 0. Works through 128 rows at a time, computing the gradient on the way; saves the gradient of x, and of
-/// w if that is trainable. Shapes: x (N, C), w (V, C), labels (N). Cost: 2 N V C flops, twice more per gradient, where N is of the
+/// does, the loss is 0. Computes the gradient on the way, with a frozen w by blocks of rows and classes, with a trained one through
+/// 128 rows of all classes at a time; saves the gradient of x, and of w if that is trainable. Shapes: x (N, C), w (V, C), labels (N). Cost: 2 N V C flops, twice more per gradient, where N is of the
 /// counted rows once they are three quarters or fewer.
 template <class T>
 var<T, 0> linear_cross_entropy(tape<T>& t, const var<T, 2>& x, const var<T, 2>& w, std::span<const std::int32_t> labels) {
