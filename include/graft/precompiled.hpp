@@ -126,12 +126,12 @@ GRAFT_FORWARD_MAP_OF_THREE(gated_gradient_of<silu_function>)
   EXTERN template void scatter_rows<T>(context&, const T*, const std::int32_t*, index_t, tensor_view<T, 2>, T);             \
   }                                                                                                                         \
   EXTERN template class tape<T>;                                                                                            \
-  EXTERN template var<T, 2> linear<T>(tape<T>&, const var<T, 2>&, const var<T, 2>&);                                        \
-  EXTERN template var<T, 2> linear<T>(tape<T>&, const var<T, 2>&, const matrix_ref&);                                       \
+  EXTERN template var<T, 2> linear<T>(tape<T>&, const var<T, 2>&, const var<T, 2>&, result);                                \
+  EXTERN template var<T, 2> linear<T>(tape<T>&, const var<T, 2>&, const matrix_ref&, result);                               \
   EXTERN template var<T, 2> add_bias<T>(tape<T>&, var<T, 2>, const var<T, 1>&);                                             \
   EXTERN template var<T, 2> add_low_rank<T>(tape<T>&, var<T, 2>, const var<T, 2>&, const var<T, 2>&, const var<T, 2>&, double); \
   EXTERN template var<T, 2> linear_low_rank<T>(tape<T>&, const var<T, 2>&, const matrix_ref&, const var<T, 2>&,             \
-                                               const var<T, 2>&, const var<T, 2>&, double);                                 \
+                                               const var<T, 2>&, const var<T, 2>&, double, result);                         \
   EXTERN template var<T, 2> add<T>(tape<T>&, const var<T, 2>&, const var<T, 2>&);                                           \
   EXTERN template var<T, 2> multiply<T>(tape<T>&, const var<T, 2>&, const var<T, 2>&);                                      \
   EXTERN template var<T, 2> silu<T>(tape<T>&, const var<T, 2>&);                                                            \

@@ -3,6 +3,7 @@
 // stacks. A new adapter joins by adding itself to every_kind().
 #include <functional>
 
+#include "graft/autograd/checkpoint.hpp"
 #include "graft/core/thread_pool.hpp"
 #include "graft/nn/state.hpp"
 #include "graft/ops/reduce.hpp"
@@ -199,6 +200,34 @@ TEMPLATE_TEST_CASE("adapters compute the same bits with any number of threads", 
     test::disturb_adapters(layer);
     CHECK(test::equal_bits(applied(layer, x), applied(layer, x, three)));
   });
+}
+
+TEST_CASE("a checkpointed block that ends in an adapted map has the gradients of the block to the bit", "[law]") {
+  const auto base = test::random_tensor<float, 2>({9, 12}, 4);
+  for (const bool bias : {false, true})
+    each_stack<float>(bias, [&](auto& layer, const auto&) {
+      test::disturb_adapters(layer);
+      parameter<float, 2> x(test::random_tensor<float, 2>({5, 12}, 3));
+      auto parameters = trainable(layer);
+      parameters.push_back({"x", &x});
+      const auto gradients = [&](bool again) {
+        context ctx;
+        tape<float> t(ctx, recording::on, {.training = true});
+        const auto block = [&layer, &base, again](tape<float>& inner, const var<float, 2>& in) {
+          return add(inner, linear(inner, in, matrix_ref(base.view())), again ? layer.last_of_block(inner, in) : layer(inner, in));
+        };
+        const auto in = t.leaf(x), y = again ? checkpoint(t, in, block, block_end::sum) : block(t, in);
+        t.backward(sum(t, multiply(t, y, y)));
+        std::vector<std::vector<float>> bits;
+        for (auto& p : parameters) {
+          const auto gradient = p.parameter->gradient_values();
+          bits.emplace_back(gradient.begin(), gradient.end());
+          p.parameter->clear_gradient();
+        }
+        return bits;
+      };
+      CHECK(gradients(true) == gradients(false));
+    });
 }
 
 TEST_CASE("a steady step of adapters allocates nothing", "[law]") {

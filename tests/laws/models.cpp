@@ -255,6 +255,58 @@ TEST_CASE("any number of checkpointed layers gives the same loss and the same gr
   for (const index_t n : {1, 2, 3}) CHECK(step_bits(encoder, encoder.bert.checkpointed_layers, n, labelled_batch()) == expected_of_encoder);
 }
 
+TEST_CASE("a layer that is computed twice leaves out the map it ends in the second time", "[law]") {
+  const auto batch = test::random_batch({40, 23});
+  auto model = test::small_llama<float>(2);
+  attach(model, all_linear(), lora_options{.rank = 2});
+  const auto flops = [&](index_t checkpointed) {
+    context ctx;
+    meter m;
+    ctx.cost = &m;
+    model.checkpointed_layers = checkpointed;
+    tape<float> t(ctx);
+    t.backward(model.loss(t, batch));
+    return m.total().flops;
+  };
+  const auto of_layer = [&] {  // the first layer alone, forward
+    context ctx;
+    meter m;
+    ctx.cost = &m;
+    tape<float> t(ctx, recording::off);
+    model.loss(t, batch);
+    return m.total("model.layers.0").flops;
+  }();
+  CHECK(flops(1) - flops(0) == of_layer - 2 * 63 * 44 * 32);
+}
+
+TEST_CASE("a checkpointed block of several layers computes each of them", "[law]") {
+  const auto batch = test::random_batch({40, 23});
+  auto model = test::small_llama<float>(2);
+  attach(model, all_linear(), lora_options{.rank = 2});
+  test::disturb_adapters(model);
+  const auto gradients = [&](int blocks) {
+    context ctx;
+    tape<float> t(ctx);
+    adapted_linear<float>&first = model.model.layers[0].mlp.down_proj, &second = model.model.layers[1].mlp.gate_proj;
+    const auto both = [&first, &second](tape<float>& inner, const var<float, 2>& in) { return second(inner, first.last_of_block(inner, in)); };
+    const auto outer = [&both](tape<float>& inner, const var<float, 2>& in) { return tanh(inner, checkpoint(inner, in, both)); };
+    const auto x = test::random_tensor<float, 2>({5, 44}, 3);
+    const auto in = t.constant(x.view());
+    const auto y = blocks == 0 ? tanh(t, both(t, in)) : blocks == 1 ? tanh(t, checkpoint(t, in, both)) : checkpoint(t, in, outer, block_end::sum);
+    t.backward(sum(t, multiply(t, y, y)));
+    std::vector<std::vector<float>> bits;
+    for (auto& p : trainable(model)) {
+      const auto gradient = p.parameter->gradient_values();
+      bits.emplace_back(gradient.begin(), gradient.end());
+      p.parameter->clear_gradient();
+    }
+    return bits;
+  };
+  const auto expected = gradients(0);
+  CHECK(gradients(1) == expected);
+  CHECK(gradients(2) == expected);
+}
+
 TEST_CASE("every further checkpointed layer lowers the peak, but for the last one", "[law]") {
   const auto batch = test::random_batch({300, 212});
   auto config = llama_config::tiny();

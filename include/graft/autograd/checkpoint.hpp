@@ -11,11 +11,15 @@ namespace graft {
 /// For a model's checkpointed_layers: every layer, however many there are.
 inline constexpr index_t all_layers = std::numeric_limits<index_t>::max();
 
+/// What a block ends in: anything, or a sum with the result of one map, its adapted_linear::last_of_block(), which no operation reads.
+enum class block_end { anything, sum };
+
 /// y = block(tape, x), keeping x alone. In the backward pass the block runs again, now recorded, with the same batch_info,
 /// so that random masks repeat. Block: (tape<T>&, const var<T, R>&) -> var<T, Q>, trivially destructible: capture modules
-/// by reference. Cost: one more forward pass of the block; gradients are bitwise those without checkpointing.
+/// by reference. Cost: one more forward pass of the block, without the map that it ends in where that was said; gradients are bitwise
+/// those without checkpointing.
 template <class T, std::size_t R, class Block>
-auto checkpoint(tape<T>& t, const var<T, R>& x, Block block) {
+auto checkpoint(tape<T>& t, const var<T, R>& x, Block block, block_end end = block_end::anything) {
   if (!t.is_recording()) return block(t, x);
   decltype(block(t, x)) y;
   const var<T, R> input{x.value, x.storage, no_node};
@@ -25,13 +29,13 @@ auto checkpoint(tape<T>& t, const var<T, R>& x, Block block) {
   const auto xs = t.save_if(needs, x);
   using output = decltype(y.value);
   const auto path = t.keep(std::span<const char>(t.path()));  // a meter finds the recomputation where the block stands
-  t.record({"checkpoint"}, y, needs, [xs, block, path, xi = x.id](tensor_view<const T, output::rank> dy, tape<T>& g) mutable {
+  t.record({"checkpoint"}, y, needs, [xs, block, path, end, xi = x.id](tensor_view<const T, output::rank> dy, tape<T>& g) mutable {
     gradient_slot<T> slot;
     if (xi != no_node) {
       const auto to = g.grad(xi, xs.shape);
       slot = {to.view.data, to.beta != T(0)};
     }
-    tape<T> inner(g.ctx(), recording::on, g.batch);
+    tape<T> inner(g.ctx(), end == block_end::sum ? recording::again : recording::on, g.batch);
     const auto scope = inner.scope({path.data(), path.size()});
     const auto again = block(inner, inner.leaf(xs, xi != no_node ? &slot : nullptr));
     if (again.needs_grad()) inner.backward(again, dy);

@@ -35,8 +35,8 @@ struct batch_info {
   std::uint64_t random_key() const noexcept { return mix(step, part); }
 };
 
-/// Whether a tape writes down how to go back.
-enum class recording { on, off };
+/// Whether a tape writes down how to go back; again: for a block that ran before, whose result is known.
+enum class recording { on, off, again };
 
 /// Records operations on vars and runs them backwards. Make one for every step: it takes its memory from the context's
 /// pool and gives it back, so a repeated step allocates nothing. Gradients are computed once; second derivatives are not
@@ -44,12 +44,14 @@ enum class recording { on, off };
 template <class T>
 class tape {
  public:
-  explicit tape(context& c, recording r = recording::on, batch_info b = {}) : batch(b), store_(c), recording_(r == recording::on) {
+  explicit tape(context& c, recording r = recording::on, batch_info b = {}) : batch(b), store_(c), recording_(r != recording::off), repeats_(r == recording::again) {
     store_.leave_operations();
   }
 
   context& ctx() noexcept { return store_.ctx(); }
   bool is_recording() const noexcept { return recording_; }
+  /// Whether only the way back is wanted, and a last_of_block() may leave out its product: see checkpoint().
+  bool is_repeating() const noexcept { return repeats_; }
   node_id nodes() const noexcept { return store_.count(); }
 
   batch_info batch;  ///< of the batch now in work
@@ -240,9 +242,10 @@ class tape {
   /// Runs f without recording, and tells whether a trainable leaf was met meanwhile. For checkpoint().
   template <class F>
   bool without_recording(F f) {
-    const bool before = std::exchange(recording_, false), met_before = std::exchange(met_trainable_, false);
+    const bool before = std::exchange(recording_, false), repeated = std::exchange(repeats_, false), met_before = std::exchange(met_trainable_, false);
     f();
     recording_ = before;
+    repeats_ = repeated;
     const bool met = met_trainable_;
     met_trainable_ = met || met_before;
     return met;
@@ -311,7 +314,7 @@ class tape {
 
   detail::tape_store store_;
   node_id running_ = no_node;
-  bool recording_;
+  bool recording_, repeats_;
   bool met_trainable_ = false, swept_ = false;
 };
 

@@ -93,7 +93,7 @@ struct gpt2_layer {
     const auto y = add(t, x, attend(t, ln_1(t, x), pass));
     const auto mlp_scope = t.scope("mlp");
     const auto wide = mlp.c_fc(t, ln_2(t, y));
-    return add(t, y, mlp.c_proj(t, act == activation::gelu_tanh ? gelu_tanh(t, wide) : act == activation::gelu ? gelu(t, wide) : relu(t, wide)));
+    return add(t, y, mlp.c_proj.last_of_block(t, act == activation::gelu_tanh ? gelu_tanh(t, wide) : act == activation::gelu ? gelu(t, wide) : relu(t, wide)));
   }
 
  private:
@@ -149,7 +149,7 @@ struct gpt2 {
     auto x = add(t, words, transformer.wpe(t, pass.positions));
     for (auto& layer : transformer.h) {
       if (layer.number < checkpointed_layers && cache == nullptr)
-        x = checkpoint(t, x, [&layer, pass](tape<T>& inner, const var<T, 2>& in) { return layer(inner, in, pass); });
+        x = checkpoint(t, x, [&layer, pass](tape<T>& inner, const var<T, 2>& in) { return layer(inner, in, pass); }, block_end::sum);
       else
         x = layer(t, x, pass);
     }

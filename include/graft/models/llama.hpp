@@ -111,7 +111,7 @@ struct llama_mlp {
   }
   var<T, 2> operator()(tape<T>& t, const var<T, 2>& x) {
     const auto gate = gate_proj(t, x);
-    return down_proj(t, swiglu(t, gate, up_proj(t, x)));
+    return down_proj.last_of_block(t, swiglu(t, gate, up_proj(t, x)));
   }
 };
 
@@ -202,7 +202,7 @@ struct llama {
     auto x = pass.with_virtual(t, model.embed_tokens(t, t.keep(std::span<const std::int32_t>(batch.ids))));
     for (auto& layer : model.layers) {
       if (layer.number < checkpointed_layers && cache == nullptr)
-        x = checkpoint(t, x, [&layer, pass](tape<T>& inner, const var<T, 2>& in) { return layer(inner, in, pass); });
+        x = checkpoint(t, x, [&layer, pass](tape<T>& inner, const var<T, 2>& in) { return layer(inner, in, pass); }, block_end::sum);
       else
         x = layer(t, x, pass);
     }

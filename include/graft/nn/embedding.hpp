@@ -79,8 +79,8 @@ struct embedding_module {
 
 /// x W^T for a weight that may be trainable or frozen in any type.
 template <class T>
-var<T, 2> linear(tape<T>& t, const var<T, 2>& x, parameter<T, 2>& w) {
-  return w.trainable() ? linear(t, x, t.leaf(w)) : linear(t, x, w.matrix());
+var<T, 2> linear(tape<T>& t, const var<T, 2>& x, parameter<T, 2>& w, result r = result::needed) {
+  return w.trainable() ? linear(t, x, t.leaf(w), r) : linear(t, x, w.matrix(), r);
 }
 /// The fused loss on x W^T, likewise.
 template <class T>

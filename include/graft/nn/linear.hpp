@@ -19,22 +19,24 @@ namespace graft {
 template <class T>
 struct adapted_linear;
 
-/// The map an adapter wraps: x (N, in) -> x W^T + b (N, out), with whatever adapters come before it. Two words; valid
+/// The map an adapter wraps: x (N, in) -> x W^T + b (N, out), with whatever adapters come before it. A few words; valid
 /// during apply() only.
 template <class T>
 class linear_map {
  public:
-  linear_map(tape<T>& t, adapted_linear<T>& layer, std::size_t adapters, bool with_bias = true)
-      : tape_(&t), layer_(&layer), adapters_(adapters), with_bias_(with_bias) {}
+  linear_map(tape<T>& t, adapted_linear<T>& layer, std::size_t adapters, bool with_bias = true, result of_layer = result::needed)
+      : tape_(&t), layer_(&layer), adapters_(adapters), with_bias_(with_bias), of_layer_(of_layer) {}
 
   var<T, 2> operator()(const var<T, 2>& x) const { return layer_->apply(*tape_, x, adapters_, with_bias_); }
   /// x W^T alone: output-side rotations and norms leave the bias as it is.
   var<T, 2> without_bias(const var<T, 2>& x) const { return layer_->apply(*tape_, x, adapters_, false); }
   /// f(x) + scale (d A^T) B^T, where d is x after dropout or x itself: one product when the map is a frozen layer's own.
   var<T, 2> plus_low_rank(const var<T, 2>& x, const var<T, 2>& d, const var<T, 2>& a, const var<T, 2>& b, double scale) const {
-    if (adapters_ != 0 || layer_->weight.trainable()) return add_low_rank(*tape_, (*this)(x), d, a, b, scale);
-    auto y = linear_low_rank(*tape_, x, layer_->weight.matrix(), d, a, b, scale);
-    return has_bias() ? add_bias(*tape_, std::move(y), bias()) : y;
+    return plus_low_rank(x, d, a, b, scale, result::needed);
+  }
+  /// The same as the whole of what an adapter gives: it is not computed where nobody reads the layer's result.
+  var<T, 2> ending_in_low_rank(const var<T, 2>& x, const var<T, 2>& d, const var<T, 2>& a, const var<T, 2>& b, double scale) const {
+    return plus_low_rank(x, d, a, b, scale, of_layer_);
   }
   /// The same map without its bias, for adapters that have to leave it alone and add it themselves.
   linear_map unbiased() const { return linear_map(*tape_, *layer_, adapters_, false); }
@@ -49,10 +51,17 @@ class linear_map {
   index_t outputs() const { return layer_->outputs(); }
 
  private:
+  var<T, 2> plus_low_rank(const var<T, 2>& x, const var<T, 2>& d, const var<T, 2>& a, const var<T, 2>& b, double scale, result r) const {
+    if (adapters_ != 0 || layer_->weight.trainable()) return add_low_rank(*tape_, (*this)(x), d, a, b, scale);
+    auto y = linear_low_rank(*tape_, x, layer_->weight.matrix(), d, a, b, scale, r);
+    return has_bias() ? add_bias(*tape_, std::move(y), bias()) : y;
+  }
+
   tape<T>* tape_;
   adapted_linear<T>* layer_;
   std::size_t adapters_;
   bool with_bias_;
+  result of_layer_;
 };
 
 /// A dense linear map to be changed in place when adapters are merged. `bias` is empty where the layer has none.
@@ -177,10 +186,16 @@ struct adapted_linear {
 
   var<T, 2> operator()(tape<T>& t, const var<T, 2>& x) { return apply(t, x, adapters.size(), true); }
 
+  /// The same for the map that a block ends in, whose result is added to another and else not read. When checkpoint() runs the block
+  /// again, a layer that is plain or has a LoRA outermost on a frozen weight leaves zeros, and spares the product.
+  var<T, 2> last_of_block(tape<T>& t, const var<T, 2>& x) {
+    return apply(t, x, adapters.size(), true, t.is_repeating() ? result::ignored : result::needed);
+  }
+
   /// With the first `count` adapters only.
-  var<T, 2> apply(tape<T>& t, const var<T, 2>& x, std::size_t count, bool with_bias) {
-    if (count != 0) return adapters[count - 1].adapter.apply(t, x, linear_map<T>(t, *this, count - 1, with_bias));
-    auto y = linear(t, x, weight);
+  var<T, 2> apply(tape<T>& t, const var<T, 2>& x, std::size_t count, bool with_bias, result r = result::needed) {
+    if (count != 0) return adapters[count - 1].adapter.apply(t, x, linear_map<T>(t, *this, count - 1, with_bias, r));
+    auto y = linear(t, x, weight, r);
     if (with_bias && bias) y = add_bias(t, std::move(y), t.leaf(*bias));
     return y;
   }

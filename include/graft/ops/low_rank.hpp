@@ -92,7 +92,7 @@ var<T, 2> add_low_rank(tape<T>& t, var<T, 2> y, const var<T, 2>& x, const var<T,
 /// Cost: 2 N (in out + R (in + out)) flops. Retains d if a needs a gradient, saves the N x R product if b does. W must outlive the tape.
 template <class T>
 var<T, 2> linear_low_rank(tape<T>& t, const var<T, 2>& x, const matrix_ref& w, const var<T, 2>& d, const var<T, 2>& a,
-                          const var<T, 2>& b, double scale) {
+                          const var<T, 2>& b, double scale, result r = result::needed) {
   detail::check_inner_extents("linear_low_rank", "x", x.shape(), x.shape()[1], "weight", extents<2>{w.rows, w.cols}, w.cols);
   if (d.shape() != x.shape())
     throw_error<shape_error>("linear_low_rank: x is ", to_string(x.shape()), ", d is ", to_string(d.shape()));
@@ -100,10 +100,10 @@ var<T, 2> linear_low_rank(tape<T>& t, const var<T, 2>& x, const matrix_ref& w, c
                               extents<2>{w.cols, w.rows}, w.rows);
   const auto h = detail::low_rank_projection(t, "linear_low_rank", d, a, b, scale);
   auto z = t.template empty<2>({x.shape()[0], w.rows});
-  kernel::matmul_nt<T>(t.ctx(), x.value, w, z.value, {}, {h.value, b.value});
+  detail::forward_product<T>(t, r, x.value, w, z.value, {h.value, b.value});
 
   const detail::low_rank_rule<T> rule(t, d, h, a, b, scale);
-  const std::uint64_t flops = detail::product_flops(x.shape()[0], w.rows, w.cols) + rule.flops();
+  const std::uint64_t flops = detail::forward_flops(r, x.shape()[0], w.rows, w.cols) + rule.flops();
   t.record({"linear_low_rank", flops}, z, x.needs_grad() || rule.needed(), [rule, w, xi = x.id](tensor_view<const T, 2> dz, tape<T>& g) {
     const auto dh = rule.backward(dz, g);
     const bool together = xi == rule.xi;

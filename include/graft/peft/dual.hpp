@@ -92,7 +92,7 @@ struct dual {
   var<T, 2> apply(tape<T>& t, const var<T, 2>& x, linear_map<T> f) {
     const share w = local_share(t.batch);
     if (w.each.empty()) {
-      if (w.all == 1) return f.plus_low_rank(x, input(t, x, local), t.leaf(local.a.weight), t.leaf(local.b.weight), local.options.scale());
+      if (w.all == 1) return f.ending_in_low_rank(x, input(t, x, local), t.leaf(local.a.weight), t.leaf(local.b.weight), local.options.scale());
       auto y = f.plus_low_rank(x, input(t, x, shared), t.leaf(shared.a.weight), t.leaf(shared.b.weight), (1 - w.all) * shared.options.scale());
       return w.all == 0 ? y : plus_local(t, std::move(y), input(t, x, local), w.all);
     }

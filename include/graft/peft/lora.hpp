@@ -58,7 +58,7 @@ struct lora {
   }
 
   var<T, 2> apply(tape<T>& t, const var<T, 2>& x, linear_map<T> f) {
-    return f.plus_low_rank(x, dropout(t, x, options.dropout, stream), t.leaf(a.weight), t.leaf(b.weight), options.scale());
+    return f.ending_in_low_rank(x, dropout(t, x, options.dropout, stream), t.leaf(a.weight), t.leaf(b.weight), options.scale());
   }
   void merge_into(affine<T> w) const {  // W + scale B A
     context serial;
