@@ -66,6 +66,7 @@ ROWS = [
     Kernel("1 token, float weights from memory", KERNEL, "^few_tokens_forward/tokens:1$", "of_read", ">= 0.9", "read bandwidth", "GB/s"),
     Kernel("1 token, bf16 weights from memory", KERNEL, "^stored/bf16/nt/tokens:1$", "of_read", ">= 0.9", "read bandwidth", "GB/s"),
     Kernel("1 token, q8_0 weights from memory", KERNEL, "^stored/q8_0/nt/tokens:1$", "of_read", ">= 0.9", "read bandwidth", "GB/s"),
+    Kernel("1 token rounded to 16 bits, q8_0 weights from memory", KERNEL, "^stored/q8_0/nt/tokens:1/int16$", "of_read", ">= 0.9", "read bandwidth", "GB/s"),
     Kernel("bf16 weights, 256 tokens", KERNEL, "^stored/bf16/n[nt]/tokens:256$", "vs_floats", ">= 0.95", "float weights", clang=True),
     Kernel("q8_0, q4_0 and nf4 weights, 256 tokens", KERNEL, "^stored/(q8_0|q4_0|nf4)/n[nt]/tokens:256$", "vs_floats", ">= 0.95", "float weights", clang=True),
     Kernel("bf16 products, 256 tokens", KERNEL, "^bf16_products/", "vs_floats", ">= 1.8", "float products", everywhere=False),
@@ -131,6 +132,7 @@ ROWS = [
     Step("one token of SmolLM-135M", DECODE, LLAMA_CPP, SPEED, None, "tokens/s"),
     Step("one token of SmolLM-135M, bf16", DECODE + " --dtype bf16", LLAMA_CPP + " --dtype bf16", SPEED, None, "tokens/s"),
     Step("one token of SmolLM-135M, q8_0", DECODE + " --dtype q8_0", LLAMA_CPP + " --dtype q8_0", SPEED, None, "tokens/s"),
+    Step("one token of SmolLM-135M rounded to 16 bits, q8_0", DECODE + " --dtype q8_0 --int16", LLAMA_CPP + " --dtype q8_0", SPEED, None, "tokens/s"),
 ]
 
 

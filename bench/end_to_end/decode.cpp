@@ -33,6 +33,7 @@ void decode(const bench::step_options& o) {
   auto model = make_model(o);
   graft::thread_pool pool(o.threads);
   graft::context ctx(pool);
+  if (o.int16) ctx.products = graft::product_precision::int16;
   std::vector<std::int32_t> prompt;
   for (long n = 0; n < bench::decode_prompt; ++n) prompt.push_back(static_cast<std::int32_t>(bench::example_token(n, model.config.vocab_size)));
   const double read = static_cast<double>(graft::memory_in_use(ctx, model).weights);

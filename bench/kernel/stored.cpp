@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Products with weights in a storage type, next to the same values stored as floats: 256 tokens with one weight, and a
-// single token with weights that come from memory. A new storage type is one line at the end.
+// single token, whole or rounded to 16 bits, with weights that come from memory. A new storage type is one line at the end.
 #include <string>
 #include <vector>
 
@@ -31,8 +31,9 @@ struct weights {
   }
 };
 
-void product(benchmark::State& s, graft::dtype type, bool forward, index_t tokens, index_t count) {
+void product(benchmark::State& s, graft::dtype type, bool forward, index_t tokens, index_t count, graft::product_precision precision = {}) {
   graft::context ctx;
+  ctx.products = precision;
   const weights w(type, count);
   const auto x = random_tensor<float, 2>({tokens, forward ? layer.in : layer.out}, 99);
   tensor<float, 2> y({tokens, forward ? layer.out : layer.in});
@@ -45,7 +46,7 @@ void product(benchmark::State& s, graft::dtype type, bool forward, index_t token
   run({w.floats.begin(), w.floats.begin() + 1});
   const auto expected = y.clone();
   run({w.stored.begin(), w.stored.begin() + 1});
-  if (!verify(s, y, expected)) return;
+  if (!verify(s, y, expected, precision == graft::product_precision::full ? 1e-5 : 1e-4)) return;
   const double values = static_cast<double>(count * layer.out * layer.in);
   measure(s, {.flops = 2 * static_cast<double>(tokens) * values, .bytes = w.bytes(), .only_reads = true}, [&] { run(w.stored); }, {{"floats", [&] { run(w.floats); }}});
 }
@@ -56,6 +57,9 @@ const bool registered = [] {
     benchmark::RegisterBenchmark((name + "/nt/tokens:256").c_str(), [type](benchmark::State& s) { product(s, type, true, 256, 1); });
     benchmark::RegisterBenchmark((name + "/nn/tokens:256").c_str(), [type](benchmark::State& s) { product(s, type, false, 256, 1); });
     benchmark::RegisterBenchmark((name + "/nt/tokens:1").c_str(), [type](benchmark::State& s) { product(s, type, true, 1, 48); });
+    if (type == graft::dtype::q8_0 || type == graft::dtype::q4_0)
+      benchmark::RegisterBenchmark((name + "/nt/tokens:1/int16").c_str(),
+                                   [type](benchmark::State& s) { product(s, type, true, 1, 48, graft::product_precision::int16); });
   }
   return true;
 }();

@@ -24,6 +24,7 @@ struct step_options {
 
   // Ours only.
   bool bf16 = false;       // products of bf16 pairs
+  bool int16 = false;      // a token's rows rounded to 16 bits where weights are in blocks
   bool cost = false;       // print time and memory by operation
   bool last_only = false;  // LoRA on the last layer alone
   bool dora = false;       // DoRA instead of LoRA
@@ -42,13 +43,13 @@ inline step_options parse_step_options(int argc, char** argv) {
   step_options o;
   const auto usage = [&] {
     std::fprintf(stderr, "usage: %s [--model NAME] [--verify FOLDER] [--warm N] [--steps N] [--batch N] [--tokens N] [--threads N] [--checkpointing]\n"
-                 "       ours also: [--bf16] [--cost] [--last-only] [--dora] [--adapter] [--micro-batch N] [--memory-budget MIB] [--dtype bf16|f16|q8_0|q4_0|nf4]\n",
+                 "       ours also: [--bf16] [--int16] [--cost] [--last-only] [--dora] [--adapter] [--micro-batch N] [--memory-budget MIB] [--dtype bf16|f16|q8_0|q4_0|nf4]\n",
                  argv[0]);
     std::exit(2);
   };
   for (int i = 1; i < argc; ++i) {
     const std::string name = argv[i];
-    bool* const flag = name == "--checkpointing" ? &o.checkpointing : name == "--bf16" ? &o.bf16 : name == "--cost" ? &o.cost : name == "--last-only" ? &o.last_only : name == "--dora" ? &o.dora
+    bool* const flag = name == "--checkpointing" ? &o.checkpointing : name == "--bf16" ? &o.bf16 : name == "--int16" ? &o.int16 : name == "--cost" ? &o.cost : name == "--last-only" ? &o.last_only : name == "--dora" ? &o.dora
                        : name == "--adapter" ? &o.adapter : nullptr;
     if (flag != nullptr) {
       *flag = true;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // LoRA on a causal language model, from a text file to a PEFT folder.
 #include "common/corpus.hpp"
+#include "common/storage.hpp"
 #include "common/training.hpp"
 #include "graft/graft.hpp"
 #include "graft/io.hpp"
@@ -31,8 +32,7 @@ int main(int argc, char** argv) {
   cli.add_option("--lr", training.lr, "Learning rate; falls along a cosine after a short rise");
   cli.add_option("--seed", training.seed, "Of first values, windows and dropout");
   cli.add_option("--holdout", holdout, "Share of the text at its end that is scored, not learned")->check(CLI::Range(0.0, 0.9));
-  cli.add_option("--dtype", dtype, "Storage of the frozen weights: f32, bf16, f16, q8 (8.5 bits), q4, nf4 (4.5 bits), or as stored")
-      ->check(CLI::IsMember({"stored", "f32", "bf16", "f16", "q8", "q4", "nf4"}));
+  app::add_dtype_option(cli, dtype);
   cli.add_flag("--bf16-products", bf16_products, "Round the factors of large products to bf16, sum in float: faster where the processor can, and as before where not");
   auto* every_layer = cli.add_flag("--checkpointing", checkpointing, "Keep less for the backward pass, compute every layer twice");
   auto* within = cli.add_option("--memory-budget", budget_mib, "MiB for weights, training state and activations: computes as few layers twice as that needs")
@@ -45,7 +45,7 @@ int main(int argc, char** argv) {
     ctx.seed = training.seed;
     if (bf16_products) ctx.products = graft::product_precision::bf16;
     auto model = graft::load_or_make_llama<float>(model_path, training.seed);
-    if (dtype != "stored") graft::store_weights_as(model, app::parse_dtype(dtype));
+    app::store_weights(model, dtype);
     if (checkpointing) model.checkpointed_layers = graft::all_layers;
     const bool random = model_path.starts_with("random:");
     const auto tokens = random ? app::random_tokens(text, model.config.vocab_size, training) : graft::load_tokenizer(model_path).encode(app::read_text(text)).ids;

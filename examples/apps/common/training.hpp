@@ -112,17 +112,6 @@ inline graft::target_modules parse_targets(const std::string& text) {
   return graft::targets(std::move(names));
 }
 
-/// The names of --dtype, and what they stand for.
-inline constexpr std::pair<std::string_view, graft::dtype> weight_types[] = {
-    {"f32", graft::dtype::f32}, {"bf16", graft::dtype::bf16}, {"f16", graft::dtype::f16},
-    {"q8", graft::dtype::q8_0}, {"q4", graft::dtype::q4_0},   {"nf4", graft::dtype::nf4}};
-
-inline graft::dtype parse_dtype(std::string_view name) {
-  for (const auto& [known, type] : weight_types)
-    if (known == name) return type;
-  graft::throw_error<graft::option_error>("--dtype \"", name, "\" is not one of f32, bf16, f16, q8, q4, nf4");
-}
-
 /// Tokens for a model of random weights: a file's bytes where the vocabulary has that many, else random numbers.
 inline ids random_tokens(const std::string& text, index_t vocabulary, const training_options& o) {
   ids tokens;

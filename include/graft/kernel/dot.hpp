@@ -6,7 +6,7 @@
 
 #include "graft/core/context.hpp"
 #include "graft/core/tensor.hpp"
-#include "graft/simd/blocks.hpp"
+#include "graft/kernel/rounded_row.hpp"
 
 namespace graft::kernel {
 
@@ -23,9 +23,10 @@ struct low_rank_term {
 
 namespace detail {
 
-/// Whether a pass asks for what lies ahead: where it computes so long over a line that the processor's own prefetching keeps too close.
-template <int Few>
-inline constexpr bool asks = Few > 1;
+/// Whether a pass asks for what lies ahead: where it computes so long over a line, or decodes it, that the processor's own prefetching
+/// keeps too close.
+template <int Few, class P>
+inline constexpr bool asks = Few > 1 || !std::is_pointer_v<P>;
 GRAFT_INLINE void ask_ahead(const void* at) noexcept { simd::prefetch_far(static_cast<const char*>(at) + 3072); }
 template <class B>
 GRAFT_INLINE void ask_ahead(block_pointer<B> at) noexcept { ask_ahead(&at.block()); }
@@ -40,7 +41,7 @@ GRAFT_INLINE void add_products(index_t depth, P s, index_t row_step, const T* co
     batch sv[Rows];
     GRAFT_UNROLL
     for (int r = 0; r < Rows; ++r) {
-      if constexpr (asks<Few>) ask_ahead(s + (r * row_step + k));
+      if constexpr (asks<Few, P>) ask_ahead(s + (r * row_step + k));
       sv[r] = load_s(s + (r * row_step + k));
       if constexpr (Few > 1) sv[r] = simd::in_register(sv[r]);
     }
@@ -72,7 +73,7 @@ GRAFT_INLINE void add_block_products(index_t depth, block_pointer<B> s, index_t 
       GRAFT_UNROLL
       for (int r = 0; r < Rows; ++r) {
         const B& block = at[r * step + b];
-        if constexpr (asks<Few>) ask_ahead(&block);
+        ask_ahead(&block);
         const auto scale = simd::scale_of<Arch>(block);
         const auto one = simd::decode<Arch>(block, v, scale), two = simd::decode<Arch>(block, v + w, scale);
         GRAFT_UNROLL
@@ -95,6 +96,29 @@ GRAFT_INLINE void add_block_products(index_t depth, block_pointer<B> s, index_t 
   }
 }
 
+/// The same where the vectors are rounded: sums of integers within a block, exact, and then of floats.
+template <int Rows, int Few, class Arch, class B>
+GRAFT_INLINE void add_integer_products(index_t depth, block_pointer<B> s, index_t row_step, const rounded_row (&few)[Few],
+                                       simd::batch<float, Arch> (&acc)[Rows * Few]) {
+  static_assert(B::count == rounded_row::block);
+  const B* const at = &s.block();
+  const index_t step = row_step / B::count;
+  for (index_t b = 0; b * B::count < depth; ++b) {
+    GRAFT_UNROLL
+    for (int r = 0; r < Rows; ++r) {
+      const B& block = at[r * step + b];
+      ask_ahead(&block);
+      const auto scale = simd::scale_of<Arch>(block);
+      const auto codes = simd::int16_codes<Arch>(block);
+      GRAFT_UNROLL
+      for (int f = 0; f < Few; ++f) {
+        const auto by = scale * simd::batch<float, Arch>(few[f].scales[b]);
+        acc[r * Few + f] = simd::fma(simd::inner_products<Arch>(codes, few[f].values + b * B::count), by, acc[r * Few + f]);
+      }
+    }
+  }
+}
+
 /// Whether P points at blocks that are decoded straight into vectors of T.
 template <class T, class P>
 inline constexpr bool reads_blocks = std::same_as<T, float> && !std::is_pointer_v<P>;
@@ -108,15 +132,16 @@ struct more_products {
 };
 
 /// out[r * Few + f] = sum over k of s[r][k] f[f][k], and of `more`. Each sum is taken in one accumulator, in the order of k, whatever the
-/// storage: equal values give equal bits.
-template <int Rows, int Few, class T, class Arch, class P>
-__attribute__((noinline)) void dot_block(index_t depth, P s, index_t row_step, const T* const (&few)[Few], T* out, const more_products<Few, T>& more = {}) {
+/// storage: equal values give equal bits. The vectors are pointers to T, or rounded rows.
+template <int Rows, int Few, class T, class Arch, class P, class V>
+__attribute__((noinline)) void dot_block(index_t depth, P s, index_t row_step, const V (&few)[Few], T* out, const more_products<Few, T>& more = {}) {
   using batch = simd::batch<T, Arch>;
   constexpr int count = Rows * Few;
   batch acc[count];
   GRAFT_UNROLL
   for (int i = 0; i < count; ++i) acc[i] = batch(T(0));
-  if constexpr (reads_blocks<T, P>) add_block_products<Rows, Few, Arch>(depth, s, row_step, few, acc);
+  if constexpr (std::same_as<V, rounded_row>) add_integer_products<Rows, Few, Arch>(depth, s, row_step, few, acc);
+  else if constexpr (reads_blocks<T, P>) add_block_products<Rows, Few, Arch>(depth, s, row_step, few, acc);
   else add_products<Rows, Few, T, Arch>(depth, s, row_step, few, acc);
   if (more.depth != 0) add_products<Rows, Few, T, Arch>(more.depth, more.rows, more.row_step, more.few, acc);
   constexpr int together = count % 8 == 0 ? 8 : count % 4 == 0 ? 4 : count;  // sums that share one reduction tree
@@ -145,25 +170,21 @@ inline index_t dot_grain(index_t rows, index_t bytes_of_row, index_t concurrency
   return std::clamp(share, rows_in(index_t{1} << 16), rows_in(index_t{1} << 19));
 }
 
-}  // namespace detail
-
-/// out(r, f) = alpha * sum over k of s(r, k) few(f, k) + beta * out(r, f), for at most eight rows of `few`; with a term, that of
-/// right(r, k) left(f, k) is added to the sum. s: (N, K), a tensor_view of any storage type with contiguous rows or a block_view;
-/// few: (F, K), F <= 8; out: (N, F), any strides. Streams s once.
-template <class T, class Arch = simd::default_arch, class View>
-void dot_product(context& ctx, View s, tensor_view<const T, 2> few, tensor_view<T, 2> out, T alpha, T beta, low_rank_term<T> term = {}) {
-  GRAFT_ASSERT(few.shape[0] <= 8 && few.shape[1] == s.shape[1]);
+/// dot_product for vectors that of_row(f) gives, f < few.
+template <class T, class Arch, class View, class Row>
+void dot_with(context& ctx, View s, index_t few, Row of_row, tensor_view<T, 2> out, T alpha, T beta, low_rank_term<T> term) {
   using P = stored_pointer<typename View::value_type>;
   const index_t depth = s.shape[1];
   const auto run = [&]<int Few>(std::integral_constant<int, Few>) {
-    constexpr int rows = detail::dot_rows<Few>, together = detail::dot_vectors<Few>;
-    const T *vectors[Few / together][together], *of_term[Few / together][together];
+    constexpr int rows = dot_rows<Few>, together = dot_vectors<Few>;
+    decltype(of_row(0)) vectors[Few / together][together];
+    const T* of_term[Few / together][together];
     for (int f = 0; f < Few; ++f) {
-      const index_t row = f < few.shape[0] ? f : 0;
-      vectors[f / together][f % together] = few.data + row * few.stride[0];
+      const index_t row = f < few ? f : 0;
+      vectors[f / together][f % together] = of_row(row);
       of_term[f / together][f % together] = term.left.data + row * term.left.stride[0];
     }
-    const index_t grain = detail::dot_grain(s.shape[0], row_bytes(dtype_of<typename View::value_type>, depth), ctx.executor().concurrency());
+    const index_t grain = dot_grain(s.shape[0], row_bytes(dtype_of<typename View::value_type>, depth), ctx.executor().concurrency());
     ctx.executor().parallel_for(s.shape[0], grain, [&](index_t first, index_t last) {
       // Each of the rows that share a pass starts where that of the pass before ended: to the processor's prefetching that is a stream,
       // where neighbouring rows would be streams that end too soon.
@@ -171,11 +192,11 @@ void dot_product(context& ctx, View s, tensor_view<const T, 2> few, tensor_view<
       const auto pass = [&]<int Rows>(index_t r, std::integral_constant<int, Rows>) {
         alignas(64) T sums[Rows * together];
         for (int g = 0; g < Few; g += together) {
-          detail::more_products<together, T> more{term.right.data + r * term.right.stride[0], apart * term.right.stride[0], term.rank(), {}};
+          more_products<together, T> more{term.right.data + r * term.right.stride[0], apart * term.right.stride[0], term.rank(), {}};
           std::copy_n(of_term[g / together], together, more.few);
-          detail::dot_block<Rows, together, T, Arch>(depth, P(s.data) + r * s.stride[0], apart * s.stride[0], vectors[g / together], sums, more);
+          dot_block<Rows, together, T, Arch>(depth, P(s.data) + r * s.stride[0], apart * s.stride[0], vectors[g / together], sums, more);
           for (int i = 0; i < Rows; ++i)
-            for (index_t f = 0; f < together && g + f < few.shape[0]; ++f) {
+            for (index_t f = 0; f < together && g + f < few; ++f) {
               T& to = out(r + i * apart, g + f);
               to = beta == T(0) ? alpha * sums[i * together + f] : alpha * sums[i * together + f] + beta * to;
             }
@@ -185,10 +206,27 @@ void dot_product(context& ctx, View s, tensor_view<const T, 2> few, tensor_view<
       for (index_t r = first + rows * apart; r < last; ++r) pass(r, std::integral_constant<int, 1>{});
     });
   };
-  if (few.shape[0] == 1) run(std::integral_constant<int, 1>{});
-  else if (few.shape[0] == 2) run(std::integral_constant<int, 2>{});
-  else if (few.shape[0] <= 4) run(std::integral_constant<int, 4>{});
+  if (few == 1) run(std::integral_constant<int, 1>{});
+  else if (few == 2) run(std::integral_constant<int, 2>{});
+  else if (few <= 4) run(std::integral_constant<int, 4>{});
   else run(std::integral_constant<int, 8>{});
+}
+
+}  // namespace detail
+
+/// out(r, f) = alpha * sum over k of s(r, k) few(f, k) + beta * out(r, f), for at most eight rows of `few`; with a term, that of
+/// right(r, k) left(f, k) is added to the sum. s: (N, K), a tensor_view of any storage type with contiguous rows or a block_view;
+/// few: (F, K), F <= 8; out: (N, F), any strides. Streams s once. Where the context asks for int16 products or fewer bits, `few` is
+/// rounded for q8_0 and q4_0.
+template <class T, class Arch = simd::default_arch, class View>
+void dot_product(context& ctx, View s, tensor_view<const T, 2> few, tensor_view<T, 2> out, T alpha, T beta, low_rank_term<T> term = {}) {
+  GRAFT_ASSERT(few.shape[0] <= 8 && few.shape[1] == s.shape[1]);
+  if constexpr (std::same_as<T, float> && simd::multiplies_int16<typename View::value_type, Arch>)
+    if (ctx.products != product_precision::full) {
+      const detail::rounded_rows_of<Arch> rounded(ctx, few);
+      return detail::dot_with<T, Arch>(ctx, s, few.shape[0], [&](index_t f) { return rounded(f); }, out, alpha, beta, term);
+    }
+  detail::dot_with<T, Arch>(ctx, s, few.shape[0], [&](index_t f) { return few.data + f * few.stride[0]; }, out, alpha, beta, term);
 }
 
 }  // namespace graft::kernel
