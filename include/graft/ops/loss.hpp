@@ -19,8 +19,8 @@ namespace detail {
 /// Rows of logits that exist at once where the weight is trained: 128 rows of 49,152 floats are 24 MiB.
 inline constexpr index_t loss_chunk = 128;
 
-/// Logits that exist at once where the weight is frozen: so many rows and classes. Classes are a multiple of a tile's columns, 16 panels of
-/// them, and their weights stay near for the second product.
+/// Logits that exist at once where the weight is frozen: so many rows and classes. Classes are whole panels of every tile, an even
+/// number of them for threads to share, and few enough that their weights stay near for the second product.
 inline constexpr index_t loss_rows = 256, loss_classes = 768;
 
 /// How many labels count. Throws shape_error for a label outside [0, classes) that is not ignored_label.
@@ -54,7 +54,7 @@ void add_scaled(tape<T>& g, node_id id, tensor_view<const T, 2> gradient, T fact
 /// The losses of rows and the gradients of x, unless dx is empty, and of w, by whole logits of some rows at a time.
 template <class T>
 void loss_by_rows(tape<T>& t, tensor_view<const T, 2> x, const matrix_ref& w, std::span<const std::int32_t> labels, T factor, T* losses,
-                        tensor_view<T, 2> dx, tensor_view<T, 2> dw) {
+                  tensor_view<T, 2> dx, tensor_view<T, 2> dw) {
   const index_t n = x.shape[0], classes = w.rows;
   auto logits = t.template empty<2>({std::min(n, loss_chunk), classes});
   for (index_t first = 0; first < n; first += loss_chunk) {
@@ -71,7 +71,7 @@ void loss_by_rows(tape<T>& t, tensor_view<const T, 2> x, const matrix_ref& w, st
 /// The losses of rows and the gradient of x, unless dx is empty, by some rows and some classes at a time.
 template <class T>
 void loss_by_blocks(tape<T>& t, tensor_view<const T, 2> x, const matrix_ref& w, std::span<const std::int32_t> labels, T factor, T* losses,
-                  tensor_view<T, 2> dx) {
+                    tensor_view<T, 2> dx) {
   const index_t n = x.shape[0], most_rows = std::min(n, loss_rows), most_classes = std::min(w.rows, loss_classes);
   auto logits = t.template empty<2>({most_rows, most_classes}), state = t.template empty<2>({3, most_rows});
   const kernel::softmax_so_far<T> so_far{state.value.data, state.value.data + most_rows, state.value.data + 2 * most_rows};
@@ -131,8 +131,8 @@ var<T, 0> linear_cross_entropy(tape<T>& t, const var<T, 2>& x, const matrix_ref&
 
 /// Mean over the counted rows of -log softmax(x W^T)(n, label(n)). Labels equal to -100 do not count; without any that
 /// does, the loss is 0. Computes the gradient on the way, with a frozen w by blocks of rows and classes, with a trained one through
-/// 128 rows of all classes at a time; saves the gradient of x, and of w if that is trainable. Shapes: x (N, C), w (V, C), labels (N). Cost: 2 N V C flops, twice more per gradient, where N is of the
-/// counted rows once they are three quarters or fewer.
+/// 128 rows of all classes at a time; saves the gradient of x, and of w if that is trainable. Shapes: x (N, C), w (V, C), labels (N).
+/// Cost: 2 N V C flops, twice more per gradient, where N is of the counted rows once they are three quarters or fewer.
 template <class T>
 var<T, 0> linear_cross_entropy(tape<T>& t, const var<T, 2>& x, const var<T, 2>& w, std::span<const std::int32_t> labels) {
   return detail::linear_cross_entropy(t, x, matrix_ref(w.value), w.id, labels);
