@@ -2,7 +2,7 @@
 #include "graft/ops/loss.hpp"
 
 #include "graft/autograd/meter.hpp"
-#include "graft/nn/parameter.hpp"
+#include "graft/nn/embedding.hpp"
 #include "graft/ops/elementwise.hpp"
 #include "graft/ops/linear.hpp"
 #include "support/catch.hpp"
