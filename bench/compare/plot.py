@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Draws compare.json as SVG. Usage: plot.py COMPARE.json FOLDER [PAGE]
 
-With a page, plots go into a folder for the vectors they were measured with, as avx2, and with the table between the page's lines
-<!-- compare AVX2 --> and <!-- /compare -->.
+With a page, plots go into a folder for the maker of the processor and the vectors it has, as amd-avx2, and with the table between the
+page's lines <!-- compare AMD AVX2 --> and <!-- /compare -->.
 kernels.svg and steps.svg: a bar for every ratio, a line at its target, a dot at the worst shape; memory.svg: both peaks."""
 import html
 import json
@@ -70,8 +70,14 @@ def table(rows):
         yield f"| {r['name']} | {r['ours']:.4g} {r['unit']} | {r['peer']:.4g}, {r['peer_name']} | {ratio} | {r['at_best']:.2f} | {target} | {worst} |"
 
 
+def kind_of_machine(rows):
+    """AMD AVX2"""
+    maker = next((m for m in ("Intel", "AMD") if m in rows[0]["machine"]), "other")
+    return f"{maker} {rows[0]['vectors']}"
+
+
 def write_page(page, folder, plots, rows):
-    begin, end = f"<!-- compare {rows[0]['vectors']} -->\n", "<!-- /compare -->\n"
+    begin, end = f"<!-- compare {kind_of_machine(rows)} -->\n", "<!-- /compare -->\n"
     before, found, rest = page.read_text().partition(begin)
     if not found:
         sys.exit(f"{page} has no line {begin}")
@@ -89,7 +95,7 @@ def main(source, folder, page=None):
     how = {"kernels": (ratios, "Kernels: speed or share of the limit, ours / peer; line: target; dot: worst shape"),
            "steps": (ratios, "Training steps: speed, ours / peer; line: target"),
            "memory": (memory, "Peak memory of training steps, MiB: ours above, peer below")}
-    folder = pathlib.Path(folder) / (rows[0]["vectors"].lower().replace(" ", "-") if page else "")
+    folder = pathlib.Path(folder) / (kind_of_machine(rows).lower().replace(" ", "-") if page else "")
     folder.mkdir(parents=True, exist_ok=True)
     drawn = [name for name in how if parts[name]]
     for name in drawn:
