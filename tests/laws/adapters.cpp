@@ -218,13 +218,7 @@ TEST_CASE("a checkpointed block that ends in an adapted map has the gradients of
         };
         const auto in = t.leaf(x), y = again ? checkpoint(t, in, block, block_end::sum) : block(t, in);
         t.backward(sum(t, multiply(t, y, y)));
-        std::vector<std::vector<float>> bits;
-        for (auto& p : parameters) {
-          const auto gradient = p.parameter->gradient_values();
-          bits.emplace_back(gradient.begin(), gradient.end());
-          p.parameter->clear_gradient();
-        }
-        return bits;
+        return test::take_gradients(parameters);
       };
       CHECK(gradients(true) == gradients(false));
     });

@@ -226,13 +226,9 @@ std::vector<std::vector<float>> step_bits(M& model, index_t& checkpointed_layers
   tape<float> t(ctx, recording::on, {true, 1, {}});
   const auto loss = model.loss(t, batch);
   t.backward(loss);
-  std::vector<std::vector<float>> bits{{loss.item()}};
-  for (auto& p : trainable(model)) {
-    const auto gradient = p.parameter->gradient_values();
-    CHECK_FALSE(gradient.empty());
-    bits.emplace_back(gradient.begin(), gradient.end());
-    p.parameter->clear_gradient();
-  }
+  auto bits = test::take_gradients(trainable(model));
+  for (const auto& gradient : bits) CHECK_FALSE(gradient.empty());
+  bits.push_back({loss.item()});
   return bits;
 }
 
@@ -294,13 +290,7 @@ TEST_CASE("a checkpointed block of several layers computes each of them", "[law]
     const auto in = t.constant(x.view());
     const auto y = blocks == 0 ? tanh(t, both(t, in)) : blocks == 1 ? tanh(t, checkpoint(t, in, both)) : checkpoint(t, in, outer, block_end::sum);
     t.backward(sum(t, multiply(t, y, y)));
-    std::vector<std::vector<float>> bits;
-    for (auto& p : trainable(model)) {
-      const auto gradient = p.parameter->gradient_values();
-      bits.emplace_back(gradient.begin(), gradient.end());
-      p.parameter->clear_gradient();
-    }
-    return bits;
+    return test::take_gradients(trainable(model));
   };
   const auto expected = gradients(0);
   CHECK(gradients(1) == expected);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Small models and batches for tests.
 #pragma once
+#include <vector>
+
 #include "graft/core/random.hpp"
 #include "graft/models/bert.hpp"
 #include "graft/models/llama.hpp"
@@ -56,6 +58,18 @@ inline token_batch random_batch(std::initializer_list<index_t> lengths, std::uin
 template <module M>
 void disturb_adapters(M& m, double bound = 0.3) {
   for (auto& p : select(m, is_trainable)) fill_uniform(p.parameter->value(), random_stream(99).substream(p.path), bound);
+}
+
+/// The gradients of the parameters, which have none afterwards.
+template <class T>
+std::vector<std::vector<T>> take_gradients(const std::vector<parameter_ref<T>>& parameters) {
+  std::vector<std::vector<T>> gradients;
+  for (const auto& p : parameters) {
+    const auto values = p.parameter->gradient_values();
+    gradients.emplace_back(values.begin(), values.end());
+    p.parameter->clear_gradient();
+  }
+  return gradients;
 }
 
 }  // namespace graft::test

@@ -126,7 +126,7 @@ bool multiplies_in_bf16() {
 
 /// y = x w^T, and with a term x w^T + left right^T. Shapes: x (N, K), w (M, K) -> y (N, M). Cost: 2 N M (K + R) flops.
 /// w: T, bf16, f16 or a block format, decoded as it is packed. Where the context asks for bf16 products, x and w are rounded to bf16
-/// and summed in float; a term stays in float.
+/// and summed in float; a term stays in float. Up to eight rows go by dot_product, which may round x to 16 bits.
 template <class T, class Arch = simd::default_arch>
 void matmul_nt(context& ctx, tensor_view<const T, 2> x, matrix_ref w, tensor_view<T, 2> y, product_scale scale = {},
                low_rank_term<std::type_identity_t<T>> term = {}) {

@@ -202,8 +202,8 @@ var<T, 1> euclidean_distance(tape<T>& t, const var<T, 2>& x, const var<T, 2>& y)
 /// InfoNCE: the mean over the queries of -log softmax(similarity / temperature) at the query's own document, against all
 /// documents. Row n of the documents belongs to query n; the rows after the queries' own are hard negatives of every query.
 /// Shapes: queries (N, C), documents (M, C) with M >= N. Cost: 2 N M C flops, twice more per gradient; 128 rows of
-/// similarities exist at once, or a block where the documents are not trained. The largest similarity of a row is taken off before exponentials, so that no temperature
-/// overflows. Throws shape_error, or option_error. Source: van den Oord et al. 2018; documents of the same batch as
+/// similarities exist at once, or a block where the documents are not trained. The largest similarity of a row is taken off before
+/// exponentials, so that no temperature overflows. Throws shape_error, or option_error. Source: van den Oord et al. 2018; documents of the same batch as
 /// negatives: Henderson et al. 2017.
 template <class T>
 var<T, 0> info_nce(tape<T>& t, const var<T, 2>& queries, const var<T, 2>& documents, info_nce_options o = {}) {
