@@ -95,8 +95,8 @@ TEST_CASE("erf of vectors is that of doubles within two roundings, everywhere") 
   };
   for (int i = -2000; i < 2000; ++i) follows(static_cast<float>(i) / 317);
   for (int exponent = -37; exponent < 4; ++exponent) follows(std::ldexp(1.37f, exponent));
-  for (int piece = 0; piece < 16; ++piece) {  // where one polynomial ends and the next begins
-    float x = static_cast<float>(0.27 * (piece + 0.5));
+  for (int half = 1; half < 32; ++half) {  // where one polynomial ends and the next begins, of eight or of sixteen
+    float x = static_cast<float>(half) * 17 / 128;
     for (int n = 0; n < 20; ++n) x = std::nextafter(x, 0.f);
     for (int n = 0; n < 40; ++n, x = std::nextafter(x, 9.f)) follows(x);
   }
