@@ -81,11 +81,63 @@ void exponentials(const score_block<T, Arch>& block, T* scores, T* sums, T* log_
   }
 }
 
+/// Everything the forward pass of one (sequence, query head) reads and writes.
+template <class T, class Arch>
+struct forward_task {
+  using block_type = score_block<T, Arch>;
+  const attention_layout& at;
+  tensor_view<const T, 2> q, k, v;
+  tensor_view<T, 2> out;
+  T* log_sum;
+  index_t s, head;
+
+  static index_t scratch_elements(index_t head_size, index_t keys) {
+    return (head_size + keys) * queries_at_once<T, Arch>(head_size) + (copies_rows<T, Arch>(head_size) ? 2 * keys * whole_vectors<T, Arch>(head_size) : 0);
+  }
+
+  /// Queries [begin, begin + count) of the sequence, block by block.
+  void run(index_t begin, index_t count, T* scratch) const {
+    const index_t d = at.head_size, column = head / at.group() * d, width = queries_at_once<T, Arch>(d);
+    const row_range queries = rows_of(at.query_offsets, s), keys = rows_of(at.key_offsets, s);
+    const index_t seen = visible_keys(at, queries.count, keys.count, begin + count - 1);
+    T* const copies = scratch + (d + seen) * width;
+    const auto key = at_hand<T, Arch>({&k(keys.first, column), k.stride[0]}, seen, d, copies);
+    const auto value = at_hand<T, Arch>({&v(keys.first, column), v.stride[0]}, seen, d, copies + seen * whole_vectors<T, Arch>(d));
+    for (index_t i = begin; i < begin + count; i += width) {
+      const block_type block{std::min(width, begin + count - i), visible_keys(at, queries.count, keys.count, std::min(i + width, begin + count) - 1),
+                             visible_keys(at, queries.count, keys.count, i), at.causal, width};
+      ask_for_rows<T, Arch>(&q(queries.first + i, head * d) + width * q.stride[0], q.stride[0], std::min(width, begin + count - i - width), d);
+      run_block(block, queries.first + i, key, value, scratch);
+    }
+  }
+
+ private:
+  void run_block(const block_type& block, index_t row, head_rows<T> key, head_rows<T> value, T* panel) const {
+    const index_t d = at.head_size, width = block.row;
+    const T scale = static_cast<T>(at.binary_scale());
+    T* const scores = panel + d * width;
+    T sums[block_type::width], log_sums[block_type::width];
+    T* const to = &out(row, head * d);
+    pack_rows<T, Arch>(&q(row, head * d), q.stride[0], block.queries, d, panel, width);
+    if (is_narrow(d)) {
+      narrow_scores(block, key.data, key.step, panel, width, scale, scores);
+      exponentials(block, scores, sums, log_sums);
+      narrow_outputs(block, scores, sums, value.data, value.step, to, out.stride[0]);
+    } else {
+      block.multiply(key.data, key.step, d, panel, scale, scores);
+      exponentials(block, scores, sums, log_sums);
+      gather_from_keys(block, scores, value, d, to, out.stride[0], T(0));
+      for (index_t i = 0; i < block.queries; ++i) row_scale<T, Arch>(to + i * out.stride[0], d, T(1) / sums[i]);
+    }
+    for (index_t i = 0; log_sum != nullptr && i < block.queries; ++i) log_sum[(row + i) * at.heads + head] = log_sums[i];
+  }
+};
+
 }  // namespace detail
 
 /// out = softmax(scale q k^T, masked) v for every head. Shapes: q, out (N, H * D), k, v (M, G * D), rows contiguous;
 /// log_sum (N, H), the log of every softmax's denominator, or null. Cost: 4 D flops for every visible pair and head.
-/// Workspace of a thread: the scores of a tile's width of queries.
+/// Workspace of a thread: the scores of 48 queries, and one head's keys and values.
 template <class T, class Arch = simd::default_arch>
 void attention(context& ctx, const attention_layout& at, tensor_view<const T, 2> q, tensor_view<const T, 2> k,
                tensor_view<const T, 2> v, tensor_view<T, 2> out, T* log_sum) {
@@ -96,35 +148,17 @@ void attention(context& ctx, const attention_layout& at, tensor_view<const T, 2>
   }
   if (longest_queries <= 2) return detail::attend_row<T, Arch>(ctx, at, q, k, v, out, log_sum);
 
-  const index_t d = at.head_size, width = detail::queries_at_once<T, Arch>(d);
-  const T scale = static_cast<T>(at.binary_scale());
-  ctx.scratch().reserve(static_cast<std::size_t>((d + longest_keys) * width) * sizeof(T));
-  const detail::block_grid grid(at, at.query_offsets, at.heads, width);
-  ctx.executor().parallel_for(grid.tasks(at.sequences()), 1, [&](index_t task, index_t) {
-    grid.run(task, at.query_offsets, [&](index_t s, index_t head, index_t first, index_t rows) {
+  using task = detail::forward_task<T, Arch>;
+  ctx.scratch().reserve(static_cast<std::size_t>(task::scratch_elements(at.head_size, longest_keys)) * sizeof(T));
+  // A task copies its keys once for all its blocks of queries; there should be several tasks for every thread.
+  const index_t width = detail::queries_at_once<T, Arch>(at.head_size), concurrency = ctx.executor().concurrency();
+  const index_t blocks = (longest_queries + width - 1) / width, all = blocks * at.sequences() * at.heads;
+  const index_t together = concurrency == 1 ? blocks : std::clamp<index_t>(all / (8 * concurrency), 1, blocks);
+  const detail::block_grid grid(at, at.query_offsets, at.heads, together * width);
+  ctx.executor().parallel_for(grid.tasks(at.sequences()), 1, [&](index_t t, index_t) {
+    grid.run(t, at.query_offsets, [&](index_t s, index_t head, index_t first, index_t count) {
       const auto scratch = ctx.scratch().take();
-      T *const panel = scratch.template as<T>(), *const scores = panel + d * width;
-      const detail::row_range queries = detail::rows_of(at.query_offsets, s), keys = detail::rows_of(at.key_offsets, s);
-      const index_t row = queries.first + first, column = head / at.group() * d;
-      const detail::score_block<T, Arch> block{rows, detail::visible_keys(at, queries.count, keys.count, first + rows - 1),
-                                               detail::visible_keys(at, queries.count, keys.count, first), at.causal, width};
-      const T *const key = &k(keys.first, column), *const value = &v(keys.first, column);
-      T* const to = &out(row, head * d);
-      T sums[detail::score_block<T, Arch>::width], log_sums[detail::score_block<T, Arch>::width];
-      const T* const query = &q(row, head * d);
-      pack_rows<T, Arch>(query, q.stride[0], rows, d, panel, width);
-      detail::ask_for_rows<T, Arch>(query + rows * q.stride[0], q.stride[0], std::min(rows, queries.count - first - rows), d);
-      if (detail::is_narrow(d)) {
-        detail::narrow_scores(block, key, k.stride[0], panel, width, scale, scores);
-        detail::exponentials(block, scores, sums, log_sums);
-        detail::narrow_outputs(block, scores, sums, value, v.stride[0], to, out.stride[0]);
-      } else {
-        block.multiply(key, k.stride[0], d, panel, scale, scores);
-        detail::exponentials(block, scores, sums, log_sums);
-        detail::gather_from_keys(block, scores, value, v.stride[0], d, to, out.stride[0], T(0));
-        for (index_t i = 0; i < rows; ++i) detail::row_scale<T, Arch>(to + i * out.stride[0], d, T(1) / sums[i]);
-      }
-      for (index_t i = 0; log_sum != nullptr && i < rows; ++i) log_sum[(row + i) * at.heads + head] = log_sums[i];
+      task{at, q, k, v, out, log_sum, s, head}.run(first, count, scratch.template as<T>());
     });
   });
 }

@@ -53,21 +53,30 @@ struct backward_task {
   static constexpr index_t together = 4;  // blocks of queries that go over the keys at once: each key block is brought in once for all
   static index_t scratch_elements(index_t head_size) {
     if (is_narrow(head_size)) return narrow_queries * (3 * narrow_head + 2 * narrow_keys);
-    return 2 * width * width + keys_at_once * value_width<T, Arch>(head_size) + together * 2 * head_size * width;
+    const index_t copies = copies_rows<T, Arch>(head_size) ? 2 * (together + 1) * width * whole_vectors<T, Arch>(head_size) : 0;
+    return 2 * width * width + 2 * together * width * head_size + copies;
   }
 
   void run(T* scratch) const {
     if (is_narrow(at.head_size)) return run_narrow(scratch);
-    T* const panels = scratch + 2 * width * width + keys_at_once * value_width<T, Arch>(at.head_size);
+    const index_t d = at.head_size, copied = width * whole_vectors<T, Arch>(d), column = head / at.group() * d;
+    T *const panels = scratch + 2 * width * width, *const key_copy = panels + 2 * together * width * d, *const query_copy = key_copy + 2 * copied;
     T lse[together * width], delta[together * width];
-    const row_range queries = rows_of(at.query_offsets, s);
+    const row_range queries = rows_of(at.query_offsets, s), keys = rows_of(at.key_offsets, s);
     for (index_t first = 0; first < queries.count; first += together * width) {
-      const index_t end = std::min(queries.count, first + together * width);
-      prepare(first, end, panels, lse, delta, width);
-      for (index_t j = 0; j < seen_before(end); j += width)
+      const index_t end = std::min(queries.count, first + together * width), row = queries.first + first;
+      const auto query = at_hand<T, Arch>({&q(row, head * d), q.stride[0]}, end - first, d, query_copy);
+      const auto gradient = at_hand<T, Arch>({&dy(row, head * d), dy.stride[0]}, end - first, d, query_copy + together * copied);
+      prepare(first, end, query, gradient, panels, lse, delta, width);
+      for (index_t j = 0; j < seen_before(end); j += width) {
+        const index_t count = std::min(width, keys.count - j);
+        const auto key = at_hand<T, Arch>({&k(keys.first + j, column), k.stride[0]}, count, d, key_copy);
+        const auto value = at_hand<T, Arch>({&v(keys.first + j, column), v.stride[0]}, count, d, key_copy + copied);
         for (index_t i = first; i < end; i += width)
           if (j < seen_before(std::min(end, i + width)))
-            run_block(i, std::min(width, end - i), j, panels + (i - first) * 2 * at.head_size, lse + (i - first), delta + (i - first), scratch);
+            run_block({i, std::min(width, end - i), query.from(i - first), gradient.from(i - first), panels + (i - first) * 2 * d,
+                       lse + (i - first), delta + (i - first)}, j, key, value, scratch);
+      }
     }
   }
 
@@ -85,23 +94,32 @@ struct backward_task {
     return simd::sum(sum);
   }
 
-  /// What queries [first, end) bring along: their log sums, the inner products of y and dy, and panels of q and dy by turns, each
-  /// `wide` queries wide.
-  void prepare(index_t first, index_t end, T* panels, T* lse, T* delta, index_t wide) const {
-    const index_t d = at.head_size, before = rows_of(at.query_offsets, s).first, column = head * d;
+  /// A block of queries: their rows of q and dy, panels of both, log sums, and inner products of y and dy.
+  struct query_block {
+    index_t first, count;
+    head_rows<T> query, gradient;
+    const T *panels, *lse, *delta;
+  };
+
+  /// What queries [first, end), whose rows are given, bring along: their log sums, the inner products of y and dy, and panels of q and
+  /// dy by turns, each `wide` queries wide.
+  void prepare(index_t first, index_t end, head_rows<T> query, head_rows<T> gradient, T* panels, T* lse, T* delta, index_t wide) const {
+    const index_t d = at.head_size, before = rows_of(at.query_offsets, s).first;
     constexpr index_t ahead = 12;
     for (index_t i = first; i < end; ++i) {
-      if (i + ahead < end && !is_narrow(d))
-        for (const tensor_view<const T, 2>* x : {&y, &dy, &q}) ask_for_rows<T, Arch>(&(*x)(before + i + ahead, column), x->stride[0], 1, d);
-      delta[i - first] = inner_product(&dy(before + i, column), &y(before + i, column));
+      if (i + ahead < end && !is_narrow(d)) {
+        const T* const later[] = {&y(before + i + ahead, head * d), query.from(i - first + ahead).data, gradient.from(i - first + ahead).data};
+        for (const T* row : later) ask_for_rows<T, Arch>(row, 0, 1, d);
+      }
+      delta[i - first] = inner_product(gradient.from(i - first).data, &y(before + i, head * d));
       lse[i - first] = std::numbers::log2e_v<T> * log_sum[(before + i) * at.heads + head];
     }
-    for (index_t i = first; i < end; i += wide, panels += 2 * d * wide) {
-      const index_t rows = std::min(wide, end - i);
-      pack_rows<T, Arch>(&q(before + i, column), q.stride[0], rows, d, panels, wide);
-      pack_rows<T, Arch>(&dy(before + i, column), dy.stride[0], rows, d, panels + d * wide, wide);
+    for (index_t i = 0; i < end - first; i += wide, panels += 2 * d * wide) {
+      const index_t rows = std::min(wide, end - first - i);
+      pack_rows<T, Arch>(query.from(i).data, query.step, rows, d, panels, wide);
+      pack_rows<T, Arch>(gradient.from(i).data, gradient.step, rows, d, panels + d * wide, wide);
     }
-    const index_t padded = (end - first + lanes - 1) / lanes * lanes;
+    const index_t padded = whole_vectors<T, Arch>(end - first);
     std::fill(lse + (end - first), lse + padded, T(0));
     std::fill(delta + (end - first), delta + padded, T(0));
   }
@@ -115,7 +133,8 @@ struct backward_task {
     const index_t column = head / at.group() * narrow_head;
     for (index_t first = 0; first < queries.count; first += step) {
       const index_t rows = std::min(step, queries.count - first);
-      prepare(first, first + rows, panels, lse, delta, step);
+      const index_t row = queries.first + first;
+      prepare(first, first + rows, {&q(row, head * narrow_head), q.stride[0]}, {&dy(row, head * narrow_head), dy.stride[0]}, panels, lse, delta, step);
       std::fill(dq_panel, dq_panel + narrow_head * step, T(0));
       for (index_t j = 0; j < seen_before(first + rows); j += narrow_keys) {
         const index_t key = keys.first + j;
@@ -142,32 +161,30 @@ struct backward_task {
     }
   }
 
-  /// The five products of query rows [i, i + rows) and the key block at j.
-  void run_block(index_t i, index_t rows, index_t j, const T* panels, const T* lse, const T* delta, T* scratch) const {
-    T *const p = scratch, *const ds = p + width * width, *const edge = ds + width * width;
-    const row_range queries = rows_of(at.query_offsets, s), keys = rows_of(at.key_offsets, s);
-    const index_t d = at.head_size, column = head / at.group() * d, row = queries.first + i, key = keys.first + j;
-    const score_block<T, Arch> block{rows, std::min(width, keys.count - j), seen_before(i + 1) - j, at.causal};
+  /// The five products of a block of queries and the key block at j, whose rows are given.
+  void run_block(const query_block& of, index_t j, head_rows<T> key, head_rows<T> value, T* scratch) const {
+    T *const p = scratch, *const ds = p + width * width;
+    const index_t d = at.head_size, i = of.first, row = rows_of(at.query_offsets, s).first + i, key_row = rows_of(at.key_offsets, s).first + j;
+    const score_block<T, Arch> block{of.count, std::min(width, rows_of(at.key_offsets, s).count - j), seen_before(i + 1) - j, at.causal};
     const bool first = j >= seen_before(i);  // no query before these has written to this key block
 
-    block.multiply(&k(key, column), k.stride[0], d, panels, static_cast<T>(at.binary_scale()), p);
-    block.multiply(&v(key, column), v.stride[0], d, panels + d * width, T(1), ds);
-    probabilities_and_gradient(block, p, ds, static_cast<T>(at.scale), lse, delta);
+    block.multiply(key.data, key.step, d, of.panels, static_cast<T>(at.binary_scale()), p);
+    block.multiply(value.data, value.step, d, of.panels + d * width, T(1), ds);
+    probabilities_and_gradient(block, p, ds, static_cast<T>(at.scale), of.lse, of.delta);
     for (index_t n = 0; n < block.keys; n += block.step()) {
       const index_t from = block.seen_from(n), count = std::min(block.step(), block.keys - n);
-      if (!first && block.sees(rows - 1) <= n) break;
-      const auto add = [&](const gradient_target<T>& to, const T* weights, tensor_view<const T, 2> x) {
+      if (!first && block.sees(of.count - 1) <= n) break;
+      const auto add = [&](const gradient_target<T>& to, const T* weights, head_rows<T> x) {
         if (to.data != nullptr)
-          multiply_head<broadcast::from_rows, T, Arch>(count, rows - from, weights + n * width + from, width, &x(row + from, head * d),
-                                                       x.stride[0], x.shape[1] - head * d, d, to.data + (key + n) * to.row_step + key_column,
-                                                       to.row_step, T(1), first ? to.beta : T(1), edge);
+          multiply_head<broadcast::from_rows, T, Arch>(count, of.count - from, weights + n * width + from, width, x.from(from).data, x.step, x.step, d,
+                                                       to.data + (key_row + n) * to.row_step + key_column, to.row_step, T(1),
+                                                       first ? to.beta : T(1), nullptr);
       };
-      add(dv, p, dy);
-      add(dk, ds, q);
+      add(dv, p, of.gradient);
+      add(dk, ds, of.query);
     }
     if (dq.data != nullptr)
-      gather_from_keys(block, ds, &k(key, column), k.stride[0], at.head_size, dq.data + row * dq.row_step + head * at.head_size, dq.row_step,
-                       j == 0 ? dq.beta : T(1));
+      gather_from_keys(block, ds, key, d, dq.data + row * dq.row_step + head * d, dq.row_step, j == 0 ? dq.beta : T(1));
   }
 };
 

@@ -27,6 +27,11 @@ struct attention_layout {
 
 namespace detail {
 
+inline constexpr index_t narrow_head = 8;  // channels
+
+/// Whether a register each holds a query's channels, or an output's.
+constexpr bool is_narrow(index_t head_size) { return head_size == narrow_head; }
+
 struct row_range {
   index_t first, count;
 };
@@ -61,6 +66,13 @@ struct block_grid {
   }
 };
 
+/// A number of elements rounded up to whole vectors.
+template <class T, class Arch>
+constexpr index_t whole_vectors(index_t elements) {
+  constexpr index_t lanes = simd::width<T, Arch>;
+  return (elements + lanes - 1) / lanes * lanes;
+}
+
 /// Scores of a block of queries and some keys, score(k, i) of key k and query i at scores[k * row + i]: queries stand in the lanes
 /// of vectors, so that what belongs to a query (a maximum, a sum) is a lane, and masked pairs inside a vector are those of the
 /// diagonal alone.
@@ -78,9 +90,9 @@ struct score_block {
   /// The first query that sees key k, or the last one of all.
   index_t seen_from(index_t k) const { return causal ? std::clamp<index_t>(k + 1 - first_sees, 0, queries - 1) : 0; }
   /// How many queries, or keys, a product takes at a time: few on the diagonal, to pass over pairs that nobody sees.
-  index_t step() const { return sees(0) == keys ? row : lanes; }
+  index_t step() const { return sees(0) == keys ? row : index_t{2 * tile_shape<T, Arch>::rows}; }
   /// Queries rounded up to whole vectors.
-  index_t padded() const { return (queries + lanes - 1) / lanes * lanes; }
+  index_t padded() const { return whole_vectors<T, Arch>(queries); }
 
   /// scores(k, i) = alpha * sum over c of rows(k, c) panel(c, i), wherever a query of i's vector sees key k.
   void multiply(const T* rows, index_t row_step, index_t depth, const T* panel, T alpha, T* scores) const {
@@ -117,9 +129,9 @@ inline constexpr index_t keys_at_once = 96;  // of multiply_head
 /// Columns a value product handles at once: head_size split into equal whole-vector parts no wider than the widest tile.
 template <class T, class Arch>
 constexpr index_t value_width(index_t head_size) {
-  constexpr index_t lanes = simd::width<T, Arch>, most = tile_shape<T, Arch>::most_vectors * lanes;
+  constexpr index_t most = tile_shape<T, Arch>::most_vectors * simd::width<T, Arch>;
   const index_t parts = (head_size + most - 1) / most;
-  return ((head_size + parts - 1) / parts + lanes - 1) / lanes * lanes;
+  return whole_vectors<T, Arch>((head_size + parts - 1) / parts);
 }
 
 /// One part of multiply_head: `columns` of v, whole vectors.
@@ -146,7 +158,7 @@ void multiply_head(index_t rows, index_t depth, const T* p, index_t ldp, const T
       const index_t columns = std::min(width, head_size - c);
       const T* part = v + k * ldv + c;
       index_t step = ldv;
-      if (columns % simd::width<T, Arch> != 0 && c + width > room) {
+      if (c + whole_vectors<T, Arch>(columns) > room) {
         pack_columns<T, Arch>(part, ldv, columns, steps, edge, width);
         part = edge;
         step = width;
@@ -167,23 +179,62 @@ void ask_for_rows(const T* row, index_t row_step, index_t count, index_t head_si
 template <class T, class Arch>
 constexpr bool fills_vectors(index_t head_size) { return head_size % simd::width<T, Arch> == 0 && head_size >= 2 * simd::width<T, Arch>; }
 
+/// Rows of one head.
+template <class T>
+struct head_rows {
+  const T* data;
+  index_t step;
+
+  head_rows from(index_t row) const { return {data + row * step, step}; }
+};
+
+/// Whether rows of a head are copied to lie side by side before products read them. Between those of other heads they may be a multiple of
+/// a large power of two apart: then few sets of the caches hold them all, and what narrow tiles read again and again does not
+/// stay. Tiles as wide as a head read in place, unless whole vectors would pass its end.
+template <class T, class Arch>
+constexpr bool copies_rows(index_t head_size) {
+  return !is_narrow(head_size) && (simd::registers < 32 || head_size % simd::width<T, Arch> != 0);
+}
+
+/// `count` rows at `to`, with zeros up to whole vectors, or where they are.
+template <class T, class Arch>
+head_rows<T> at_hand(head_rows<T> rows, index_t count, index_t head_size, T* to) {
+  constexpr index_t lanes = simd::width<T, Arch>, line = 64 / static_cast<index_t>(sizeof(T)), ahead = 16;
+  if (!copies_rows<T, Arch>(head_size)) return rows;
+  const index_t step = whole_vectors<T, Arch>(head_size), rest = head_size % lanes;
+  for (index_t n = 0; n < count; ++n) {
+    const T* const from = rows.from(n).data;
+    T* const copy = to + n * step;
+    for (index_t c = 0; c < head_size; c += line) simd::prefetch(from + ahead * rows.step + c);
+    index_t c = 0;
+    for (; c + lanes <= head_size; c += lanes) simd::store(copy + c, simd::load<T, Arch>(from + c));
+    if (rest != 0) simd::store(copy + c, simd::load_partial<T, Arch>(from + c, rest));
+  }
+  return {to, step};
+}
+
 /// out(i, c) = beta * out(i, c) + sum over k of scores(k, i) rows(k, c): what a block of queries gathers from one head of its
 /// keys' rows. Scores that nobody sees are zeros.
 template <class T, class Arch>
-void gather_from_keys(const score_block<T, Arch>& block, const T* scores, const T* rows, index_t row_step, index_t head_size, T* out,
-                      index_t out_step, T beta) {
+void gather_from_keys(const score_block<T, Arch>& block, const T* scores, head_rows<T> rows, index_t head_size, T* out, index_t out_step, T beta) {
   if (fills_vectors<T, Arch>(head_size)) {
-    for (index_t i = 0; i < block.queries; i += block.step()) {
-      const index_t count = std::min(block.step(), block.queries - i);
-      multiply_head<broadcast::from_columns, T, Arch>(count, block.sees(i + count - 1), scores + i, block.row, rows, row_step, head_size,
-                                                      head_size, out + i * out_step, out_step, T(1), beta, nullptr);
-    }
+    const auto gather = [&](index_t i, index_t count, index_t k, index_t end, T keep) {
+      multiply_head<broadcast::from_columns, T, Arch>(count, end - k, scores + k * block.row + i, block.row, rows.from(k).data, rows.step, rows.step,
+                                                      head_size, out + i * out_step, out_step, T(1), keep, nullptr);
+    };
+    const index_t seen_by_all = block.sees(0), whole = seen_by_all == block.keys ? seen_by_all : seen_by_all / 8 * 8;  // no pass for a key or two
+    if (whole > 0) gather(0, block.queries, 0, whole, beta);
+    if (whole < block.keys)
+      for (index_t i = 0; i < block.queries; i += block.step()) {
+        const index_t count = std::min(block.step(), block.queries - i);
+        gather(i, count, whole, block.sees(i + count - 1), whole == 0 ? beta : T(1));
+      }
     return;
   }
   const index_t seen = block.sees(block.queries - 1);
   for (index_t k = 0; k < seen; k += panel_depth)
-    run_wide_panel<broadcast::from_columns, store::transposed, T, Arch>(head_size, std::min(panel_depth, seen - k), rows + k * row_step,
-                                                                   row_step, scores + k * block.row, block.row,
+    run_wide_panel<broadcast::from_columns, store::transposed, T, Arch>(head_size, std::min(panel_depth, seen - k), rows.from(k).data,
+                                                                   rows.step, scores + k * block.row, block.row,
                                                                    {out, out_step, T(1), k == 0 ? beta : T(1), block.queries});
 }
 

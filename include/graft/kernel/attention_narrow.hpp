@@ -8,15 +8,10 @@
 
 namespace graft::kernel::detail {
 
-inline constexpr index_t narrow_head = 8;  // channels
-
-/// Whether a register each holds a query's channels, or an output's.
-constexpr bool is_narrow(index_t head_size) { return head_size == narrow_head; }
-
-/// Queries that the forward pass takes at a time: a tile's width, or a vector, whose scores then stay in the first-level cache.
+/// Queries that the forward pass takes at a time: of narrow heads a vector, whose scores then stay in the first-level cache.
 template <class T, class Arch>
 constexpr index_t queries_at_once(index_t head_size) {
-  return is_narrow(head_size) ? score_block<T, Arch>::lanes : tile_shape<T, Arch>::columns;
+  return is_narrow(head_size) ? score_block<T, Arch>::lanes : score_block<T, Arch>::width;
 }
 
 /// The channels of a vector of queries: channel c at panel + c * step.
