@@ -61,7 +61,9 @@ void pack_columns(P w, index_t row_step, index_t count, index_t depth, T* panels
   constexpr index_t lanes = simd::width<T, Arch>;
   for (index_t k = 0; k < depth; ++k, w += row_step, panels += width) {
     index_t j = 0;
-    for (const P ahead = w + 16 * row_step; j < count; j += line_values<P>) simd::prefetch(ahead + j);
+    const P ahead = w + 16 * row_step;
+    for (; j < count; j += line_values<P>) simd::prefetch(ahead + j);
+    if constexpr (!std::is_pointer_v<P>) simd::prefetch(ahead + (count - 1));  // blocks lie across lines
     j = 0;
     for (T* panel = panels; j < count; panel += depth * width) {
       const index_t end = std::min(j + width, count);
