@@ -92,7 +92,8 @@ struct forward_task {
   index_t s, head;
 
   static index_t scratch_elements(index_t head_size, index_t keys) {
-    return (head_size + keys) * queries_at_once<T, Arch>(head_size) + (copies_rows<T, Arch>(head_size) ? 2 * keys * whole_vectors<T, Arch>(head_size) : 0);
+    const index_t copies = copies_rows<T, Arch>(head_size) ? 2 * keys * whole_vectors<T, Arch>(head_size) : 0;
+    return (head_size + keys) * queries_at_once<T, Arch>(head_size) + copies;
   }
 
   /// Queries [begin, begin + count) of the sequence, block by block.

@@ -127,14 +127,16 @@ struct backward_task {
   /// The whole task for narrow heads.
   void run_narrow(T* scratch) const {
     constexpr index_t step = narrow_queries;
-    T *const panels = scratch, *const dq_panel = panels + 2 * narrow_head * step, *const p = dq_panel + narrow_head * step, *const ds = p + narrow_keys * step;
+    T *const panels = scratch, *const dq_panel = panels + 2 * narrow_head * step;
+    T *const p = dq_panel + narrow_head * step, *const ds = p + narrow_keys * step;
     T lse[step], delta[step];
     const row_range queries = rows_of(at.query_offsets, s), keys = rows_of(at.key_offsets, s);
     const index_t column = head / at.group() * narrow_head;
     for (index_t first = 0; first < queries.count; first += step) {
       const index_t rows = std::min(step, queries.count - first);
       const index_t row = queries.first + first;
-      prepare(first, first + rows, {&q(row, head * narrow_head), q.stride[0]}, {&dy(row, head * narrow_head), dy.stride[0]}, panels, lse, delta, step);
+      prepare(first, first + rows, {&q(row, head * narrow_head), q.stride[0]}, {&dy(row, head * narrow_head), dy.stride[0]}, panels, lse,
+              delta, step);
       std::fill(dq_panel, dq_panel + narrow_head * step, T(0));
       for (index_t j = 0; j < seen_before(first + rows); j += narrow_keys) {
         const index_t key = keys.first + j;
@@ -176,8 +178,8 @@ struct backward_task {
       if (!first && block.sees(of.count - 1) <= n) break;
       const auto add = [&](const gradient_target<T>& to, const T* weights, head_rows<T> x) {
         if (to.data != nullptr)
-          multiply_head<broadcast::from_rows, T, Arch>(count, of.count - from, weights + n * width + from, width, x.from(from).data, x.step, x.step, d,
-                                                       to.data + (key_row + n) * to.row_step + key_column, to.row_step, T(1),
+          multiply_head<broadcast::from_rows, T, Arch>(count, of.count - from, weights + n * width + from, width, x.from(from).data, x.step,
+                                                       x.step, d, to.data + (key_row + n) * to.row_step + key_column, to.row_step, T(1),
                                                        first ? to.beta : T(1), nullptr);
       };
       add(dv, p, of.gradient);
