@@ -138,7 +138,7 @@ struct forward_task {
 
 /// out = softmax(scale q k^T, masked) v for every head. Shapes: q, out (N, H * D), k, v (M, G * D), rows contiguous;
 /// log_sum (N, H), the log of every softmax's denominator, or null. Cost: 4 D flops for every visible pair and head.
-/// Workspace of a thread: the scores of 48 queries, and one head's keys and values.
+/// Workspace of a thread: the scores of 48 queries and, with 16 registers, copies of one head's keys and values.
 template <class T, class Arch = simd::default_arch>
 void attention(context& ctx, const attention_layout& at, tensor_view<const T, 2> q, tensor_view<const T, 2> k,
                tensor_view<const T, 2> v, tensor_view<T, 2> out, T* log_sum) {
