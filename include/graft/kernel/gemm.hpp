@@ -70,7 +70,7 @@ void run_panels(context& ctx, index_t rows, index_t depth, index_t columns, Rows
   const index_t groups = (panels + plan.panels - 1) / plan.panels, blocks = (rows + plan.rows - 1) / plan.rows;
   constexpr index_t together = Panel::together;
   const index_t panels_size = together * plan.pass * width, panel_size = panels_size + term.rank() * width;
-  index_t room = Rows::packed ? plan.rows * padded<T, Arch>(plan.pass) : 0;
+  index_t room = Rows::packed ? plan.rows * whole_vectors<T, Arch>(plan.pass) : 0;
   if constexpr (in_pairs<Rows>) room = (plan.rows + matrix_rows - 1) / matrix_rows * matrix_rows * whole_pairs(plan.pass);
   ctx.scratch().reserve(static_cast<std::size_t>(panel_size + room) * sizeof(T));
   const auto second = [&term](index_t i, index_t j, index_t count, T* scratch) -> more_terms<T> {

@@ -19,12 +19,6 @@ struct panel_view {
   read_ahead<T> next{};    // the neighbour, where it has to be asked for
 };
 
-/// Width of the scratch panel that holds `count` columns: whole vectors.
-template <class T, class Arch>
-constexpr index_t padded(index_t count) noexcept {
-  return (count + simd::width<T, Arch> - 1) / simd::width<T, Arch> * simd::width<T, Arch>;
-}
-
 /// How many values of k are taken at a time from columns: lines that hold some of the next columns too stay at hand.
 inline constexpr index_t column_depth = 384;
 
@@ -54,7 +48,7 @@ struct turned_columns {
   tensor_view<const T, 2> a;
 
   panel_view<T> operator()(index_t i, index_t count, index_t k, index_t steps, T* scratch) const {
-    const index_t ld = padded<T, Arch>(steps);
+    const index_t ld = whole_vectors<T, Arch>(steps);
     pack_rows<T, Arch>(a.data + k * a.stride[0] + i, a.stride[0], steps, count, scratch, ld);
     return {scratch, ld};
   }
@@ -68,7 +62,7 @@ struct row_panels {
   stored_view<E> w;
 
   panel_view<T> operator()(index_t j, index_t count, index_t k, index_t steps, T* scratch) const {
-    const index_t ld = padded<T, Arch>(count);
+    const index_t ld = whole_vectors<T, Arch>(count);
     pack_rows<T, Arch>(w.data + j * w.stride[0] + k, w.stride[0], count, steps, scratch, ld);
     return {scratch, ld};
   }

@@ -20,6 +20,13 @@ constexpr index_t pass_depth(index_t depth, index_t most) noexcept {
   return passes <= 1 ? most : ((depth + passes - 1) / passes + 15) / 16 * 16;
 }
 
+/// A number of elements rounded up to whole vectors.
+template <class T, class Arch>
+constexpr index_t whole_vectors(index_t elements) noexcept {
+  constexpr index_t lanes = simd::width<T, Arch>;
+  return (elements + lanes - 1) / lanes * lanes;
+}
+
 // Below, P is what values are read through: a pointer to elements in any storage type, or a block_pointer.
 
 /// Values that a line of memory holds, or a little less.
