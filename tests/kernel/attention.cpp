@@ -134,6 +134,22 @@ TEST_CASE("one query at a time gives what all at once give") {
   }
 }
 
+TEST_CASE("many rows that lie a multiple of 1 KiB apart give the bits of the same rows side by side") {
+  context ctx;
+  const index_t n = 530, heads = 4, d = 64;
+  const auto q = random_tensor<float, 2>({n, heads * d}, 1), k = random_tensor<float, 2>({n, heads * d}, 2), v = random_tensor<float, 2>({n, heads * d}, 3);
+  const auto dy = random_tensor<float, 2>({n, heads * d}, 4);
+  const auto together = run<float>(ctx, {{0, n}, {0, n}, heads, heads, d, true}, q, k, v, dy, 0);
+  const auto part = [&](const tensor<float, 2>& x, index_t h) { return x.slice(1, h * d, (h + 1) * d).clone(); };
+  for (index_t h = 0; h < heads; ++h) {
+    const auto alone = run<float>(ctx, {{0, n}, {0, n}, 1, 1, d, true}, part(q, h), part(k, h), part(v, h), part(dy, h), 0);
+    CHECK(test::equal_bits(part(together.y, h), alone.y));
+    CHECK(test::equal_bits(part(together.dq, h), alone.dq));
+    CHECK(test::equal_bits(part(together.dk, h), alone.dk));
+    CHECK(test::equal_bits(part(together.dv, h), alone.dv));
+  }
+}
+
 TEST_CASE("attention gives the same bits on any number of threads") {
   const example& e = examples[4];
   const index_t n = e.query_offsets.back();

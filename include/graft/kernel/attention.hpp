@@ -91,9 +91,10 @@ struct forward_task {
   T* log_sum;
   index_t s, head;
 
-  static index_t scratch_elements(index_t head_size, index_t keys) {
-    const index_t copies = copies_rows<T, Arch>(head_size) ? 2 * keys * whole_vectors<T, Arch>(head_size) : 0;
-    return (head_size + keys) * queries_at_once<T, Arch>(head_size) + copies;
+  /// What a thread needs for up to `longest` keys of a sequence.
+  index_t scratch_elements(index_t longest) const {
+    const index_t copied = copies(k, longest) + copies(v, longest);
+    return (at.head_size + longest) * queries_at_once<T, Arch>(at.head_size) + copied * longest * whole_vectors<T, Arch>(at.head_size);
   }
 
   /// Queries [begin, begin + count) of the sequence, block by block.
@@ -101,9 +102,10 @@ struct forward_task {
     const index_t d = at.head_size, column = head / at.group() * d, width = queries_at_once<T, Arch>(d);
     const row_range queries = rows_of(at.query_offsets, s), keys = rows_of(at.key_offsets, s);
     const index_t seen = visible_keys(at, queries.count, keys.count, begin + count - 1);
-    T* const copies = scratch + (d + seen) * width;
-    const auto key = at_hand<T, Arch>({&k(keys.first, column), k.stride[0]}, seen, d, copies);
-    const auto value = at_hand<T, Arch>({&v(keys.first, column), v.stride[0]}, seen, d, copies + seen * whole_vectors<T, Arch>(d));
+    const bool copies_keys = copies(k, keys.count);
+    T *const key_copy = scratch + (d + seen) * width, *const value_copy = key_copy + copies_keys * seen * whole_vectors<T, Arch>(d);
+    const auto key = at_hand<T, Arch>({&k(keys.first, column), k.stride[0]}, seen, d, copies_keys, key_copy);
+    const auto value = at_hand<T, Arch>({&v(keys.first, column), v.stride[0]}, seen, d, copies(v, keys.count), value_copy);
     for (index_t i = begin; i < begin + count; i += width) {
       const block_type block{std::min(width, begin + count - i), visible_keys(at, queries.count, keys.count, std::min(i + width, begin + count) - 1),
                              visible_keys(at, queries.count, keys.count, i), at.causal, width};
@@ -113,6 +115,8 @@ struct forward_task {
   }
 
  private:
+  bool copies(const tensor_view<const T, 2>& rows, index_t count) const { return copies_rows<T, Arch>(at.head_size, rows.stride[0], count); }
+
   void run_block(const block_type& block, index_t row, head_rows<T> key, head_rows<T> value, T* panel) const {
     const index_t d = at.head_size, width = block.row;
     const T scale = static_cast<T>(at.binary_scale());
@@ -138,7 +142,7 @@ struct forward_task {
 
 /// out = softmax(scale q k^T, masked) v for every head. Shapes: q, out (N, H * D), k, v (M, G * D), rows contiguous;
 /// log_sum (N, H), the log of every softmax's denominator, or null. Cost: 4 D flops for every visible pair and head.
-/// Workspace of a thread: the scores of 48 queries and, with 16 registers, copies of one head's keys and values.
+/// Workspace of a thread: the scores of 48 queries and, with 16 registers or where copies_rows says so, one head's keys and values.
 template <class T, class Arch = simd::default_arch>
 void attention(context& ctx, const attention_layout& at, tensor_view<const T, 2> q, tensor_view<const T, 2> k,
                tensor_view<const T, 2> v, tensor_view<T, 2> out, T* log_sum) {
@@ -150,7 +154,7 @@ void attention(context& ctx, const attention_layout& at, tensor_view<const T, 2>
   if (longest_queries <= 2) return detail::attend_row<T, Arch>(ctx, at, q, k, v, out, log_sum);
 
   using task = detail::forward_task<T, Arch>;
-  ctx.scratch().reserve(static_cast<std::size_t>(task::scratch_elements(at.head_size, longest_keys)) * sizeof(T));
+  ctx.scratch().reserve(static_cast<std::size_t>(task{at, q, k, v, out, log_sum, 0, 0}.scratch_elements(longest_keys)) * sizeof(T));
   // A task copies its keys once for all its blocks of queries; there should be several tasks for every thread.
   const index_t width = detail::queries_at_once<T, Arch>(at.head_size), concurrency = ctx.executor().concurrency();
   const index_t blocks = (longest_queries + width - 1) / width, all = blocks * at.sequences() * at.heads;

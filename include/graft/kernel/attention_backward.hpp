@@ -47,14 +47,13 @@ struct backward_task {
   tensor_view<const T, 2> q, k, v, y, dy;
   const T* log_sum;
   gradient_target<T> dq, dk, dv;
-  index_t s, head, key_column;  // key_column: where this head's part of dk and dv begins
+  index_t s, head, key_column;  // key_column: where this head's part of dk and dv begins, its column or a copy of its own
 
   static constexpr index_t width = score_block<T, Arch>::width, lanes = score_block<T, Arch>::lanes;
   static constexpr index_t together = 4;  // blocks of queries that go over the keys at once: each key block is brought in once for all
   static index_t scratch_elements(index_t head_size) {
     if (is_narrow(head_size)) return narrow_queries * (3 * narrow_head + 2 * narrow_keys);
-    const index_t copies = copies_rows<T, Arch>(head_size) ? 2 * (together + 1) * width * whole_vectors<T, Arch>(head_size) : 0;
-    return 2 * width * width + 2 * together * width * head_size + copies;
+    return 2 * width * width + 2 * together * width * head_size + 2 * (together + 1) * width * whole_vectors<T, Arch>(head_size);
   }
 
   void run(T* scratch) const {
@@ -63,15 +62,16 @@ struct backward_task {
     T *const panels = scratch + 2 * width * width, *const key_copy = panels + 2 * together * width * d, *const query_copy = key_copy + 2 * copied;
     T lse[together * width], delta[together * width];
     const row_range queries = rows_of(at.query_offsets, s), keys = rows_of(at.key_offsets, s);
+    const auto copies = [&](const tensor_view<const T, 2>& rows) { return copies_rows<T, Arch>(d, rows.stride[0], keys.count); };
     for (index_t first = 0; first < queries.count; first += together * width) {
       const index_t end = std::min(queries.count, first + together * width), row = queries.first + first;
-      const auto query = at_hand<T, Arch>({&q(row, head * d), q.stride[0]}, end - first, d, query_copy);
-      const auto gradient = at_hand<T, Arch>({&dy(row, head * d), dy.stride[0]}, end - first, d, query_copy + together * copied);
+      const auto query = at_hand<T, Arch>({&q(row, head * d), q.stride[0]}, end - first, d, copies(q), query_copy);
+      const auto gradient = at_hand<T, Arch>({&dy(row, head * d), dy.stride[0]}, end - first, d, copies(dy), query_copy + together * copied);
       prepare(first, end, query, gradient, panels, lse, delta, width);
       for (index_t j = 0; j < seen_before(end); j += width) {
         const index_t count = std::min(width, keys.count - j);
-        const auto key = at_hand<T, Arch>({&k(keys.first + j, column), k.stride[0]}, count, d, key_copy);
-        const auto value = at_hand<T, Arch>({&v(keys.first + j, column), v.stride[0]}, count, d, key_copy + copied);
+        const auto key = at_hand<T, Arch>({&k(keys.first + j, column), k.stride[0]}, count, d, copies(k), key_copy);
+        const auto value = at_hand<T, Arch>({&v(keys.first + j, column), v.stride[0]}, count, d, copies(v), key_copy + copied);
         for (index_t i = first; i < end; i += width)
           if (j < seen_before(std::min(end, i + width)))
             run_block({i, std::min(width, end - i), query.from(i - first), gradient.from(i - first), panels + (i - first) * 2 * d,
@@ -190,18 +190,18 @@ struct backward_task {
   }
 };
 
-/// to = beta * to + sum over the group's copies, in order.
+/// to = beta * to + sum over the group's copies, in order. copies: (heads, rows, head size).
 template <class T, class Arch>
 void reduce_groups(context& ctx, const attention_layout& at, index_t rows, const T* copies, gradient_target<T> to) {
-  const index_t d = at.head_size, group = at.group(), wide = at.heads * d;
+  const index_t d = at.head_size, group = at.group();
   ctx.executor().parallel_for(rows, 16, [&](index_t first, index_t last) {
     for (index_t n = first; n < last; ++n)
       for (index_t g = 0; g < at.kv_heads; ++g) {
-        const T* const from = copies + n * wide + g * group * d;
+        const T* const from = copies + (g * group * rows + n) * d;
         T* const out = to.data + n * to.row_step + g * d;
         for_each_vector<T, Arch>(d, [&](index_t c, index_t lanes) GRAFT_INLINED {
           auto sum = simd::load_first<T, Arch>(from + c, lanes);
-          for (index_t h = 1; h < group; ++h) sum += simd::load_first<T, Arch>(from + h * d + c, lanes);
+          for (index_t h = 1; h < group; ++h) sum += simd::load_first<T, Arch>(from + h * rows * d + c, lanes);
           if (to.beta != T(0)) sum = simd::fma(simd::batch<T, Arch>(to.beta), simd::load_first<T, Arch>(out + c, lanes), sum);
           simd::store_first(out + c, sum, lanes);
         });
@@ -219,22 +219,22 @@ void attention_backward(context& ctx, const attention_layout& at, tensor_view<co
                         tensor_view<const T, 2> v, tensor_view<const T, 2> y, const T* log_sum, tensor_view<const T, 2> dy,
                         gradient_target<T> dq, gradient_target<T> dk, gradient_target<T> dv) {
   using task = detail::backward_task<T, Arch>;
-  const index_t d = at.head_size, wide = at.heads * d;
-  const std::size_t wide_elements = static_cast<std::size_t>(k.shape[0] * wide);
+  const index_t d = at.head_size, copy = k.shape[0] * d;
+  const std::size_t copied = static_cast<std::size_t>(at.heads * copy);
   const bool shared_keys = at.group() > 1;  // then every query head writes a copy of its own
   gradient_target<T> dk_of_head = dk, dv_of_head = dv;
   buffer_handle copies;
   if (shared_keys && (dk.data != nullptr || dv.data != nullptr)) {
-    copies = ctx.pool().take(2 * wide_elements * sizeof(T));
+    copies = ctx.pool().take(2 * copied * sizeof(T));
     T* const first = reinterpret_cast<T*>(copies.data());
-    if (dk.data != nullptr) dk_of_head = {first, wide, T(0)};
-    if (dv.data != nullptr) dv_of_head = {first + wide_elements, wide, T(0)};
+    if (dk.data != nullptr) dk_of_head = {first, d, T(0)};
+    if (dv.data != nullptr) dv_of_head = {first + copied, d, T(0)};
   }
 
   ctx.scratch().reserve(static_cast<std::size_t>(task::scratch_elements(d)) * sizeof(T));
   ctx.executor().parallel_for(at.sequences() * at.heads, 1, [&](index_t t, index_t) {
     const auto scratch = ctx.scratch().take();
-    const index_t head = t % at.heads, key_column = (shared_keys ? head : head / at.group()) * d;
+    const index_t head = t % at.heads, key_column = shared_keys ? head * copy : head / at.group() * d;
     const task one{at, q, k, v, y, dy, log_sum, dq, dk_of_head, dv_of_head, t / at.heads, head, key_column};
     one.run(scratch.template as<T>());
   });

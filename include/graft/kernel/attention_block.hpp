@@ -181,20 +181,22 @@ struct head_rows {
   head_rows from(index_t row) const { return {data + row * step, step}; }
 };
 
-/// Whether rows of a head are copied to lie side by side before products read them. Between those of other heads they may be a multiple of
-/// a large power of two apart: then few sets of the caches hold them all, and what narrow tiles read again and again does not
-/// stay. Tiles as wide as a head read in place, unless whole vectors would pass its end.
+/// Whether `rows` rows of a head, `step` elements apart among those of other heads, are copied to lie side by side before products read
+/// them. Tiles read whole vectors, which may pass a head's end. Narrow tiles read rows again and again. Wide ones read in place, unless the rows
+/// are many and a multiple of 1 KiB apart: then few sets of the caches hold them all.
 template <class T, class Arch>
-constexpr bool copies_rows(index_t head_size) {
-  return !is_narrow(head_size) && (simd::registers < 32 || head_size % simd::width<T, Arch> != 0);
+constexpr bool copies_rows(index_t head_size, index_t step, index_t rows) {
+  if (is_narrow(head_size)) return false;
+  const bool crowded = step * static_cast<index_t>(sizeof(T)) % 1024 == 0 && rows >= 512;
+  return simd::registers < 32 || head_size % simd::width<T, Arch> != 0 || crowded;
 }
 
-/// `count` rows at `to`, with zeros up to whole vectors, or where they are. A plain loop: by pack_columns, which cuts panels, heads of 32 took up
-/// to a tenth longer.
+/// `count` rows at `to`, with zeros up to whole vectors, if they are copied, or where they are. A plain loop: by pack_columns, which cuts panels,
+/// heads of 32 took up to a tenth longer.
 template <class T, class Arch>
-head_rows<T> at_hand(head_rows<T> rows, index_t count, index_t head_size, T* to) {
+head_rows<T> at_hand(head_rows<T> rows, index_t count, index_t head_size, bool copied, T* to) {
   constexpr index_t lanes = simd::width<T, Arch>, line = 64 / static_cast<index_t>(sizeof(T)), ahead = 16;
-  if (!copies_rows<T, Arch>(head_size)) return rows;
+  if (!copied) return rows;
   const index_t step = whole_vectors<T, Arch>(head_size), rest = head_size % lanes;
   for (index_t n = 0; n < count; ++n) {
     const T* const from = rows.from(n).data;

@@ -25,8 +25,8 @@ namespace detail {
 
 /// Whether a pass asks for what lies ahead: where it computes so long over a line, or decodes it, that the processor's own prefetching
 /// keeps too close.
-template <int Few, class P>
-inline constexpr bool asks = Few > 1 || !std::is_pointer_v<P>;
+template <int Few, class T, class P>
+inline constexpr bool asks = Few > 1 || !std::same_as<P, const T*>;
 GRAFT_INLINE void ask_ahead(const void* at) noexcept { simd::prefetch_far(static_cast<const char*>(at) + 3072); }
 template <class B>
 GRAFT_INLINE void ask_ahead(block_pointer<B> at) noexcept { ask_ahead(&at.block()); }
@@ -41,7 +41,7 @@ GRAFT_INLINE void add_products(index_t depth, P s, index_t row_step, const T* co
     batch sv[Rows];
     GRAFT_UNROLL
     for (int r = 0; r < Rows; ++r) {
-      if constexpr (asks<Few, P>) ask_ahead(s + (r * row_step + k));
+      if constexpr (asks<Few, T, P>) ask_ahead(s + (r * row_step + k));
       sv[r] = load_s(s + (r * row_step + k));
       if constexpr (Few > 1) sv[r] = simd::in_register(sv[r]);
     }

@@ -108,20 +108,30 @@ void run_panels(context& ctx, index_t rows, index_t depth, index_t columns, Rows
   });
 }
 
-/// Whether a product that could go by bf16 pairs does: its context asks for them, the processor has them, and it is large enough to gain.
+/// Whether a product that could go by bf16 pairs does: its context asks for them, and the processor and its size let it gain.
 inline bool goes_in_bf16(const context& ctx, index_t rows, index_t columns, index_t depth) {
-  return ctx.products == product_precision::bf16 && rows >= 32 && columns >= 32 && depth >= 32 && simd::runs_bf16();
+  return ctx.products == product_precision::bf16 && rows >= 32 && columns >= 32 && depth >= 32 && simd::gains_by_bf16();
 }
 template <class T, class Arch>
 inline constexpr bool could_go_in_bf16 = std::same_as<T, float> && simd::knows_bf16<Arch>;
 
+/// matmul_nt and matmul_nn by bf16 pairs.
+template <class Arch, class W>
+void matmul_nt_in_bf16(context& ctx, tensor_view<const float, 2> x, W w, tensor_view<float, 2> y, product_scale scale, low_rank_term<float> term) {
+  run_panels<store::straight, Arch>(ctx, x.shape[0], x.shape[1], y.shape[1], rounded_rows<Arch>{x}, row_pairs<Arch, typename W::value_type>{w}, y, scale, term);
+}
+template <class Arch, class W>
+void matmul_nn_in_bf16(context& ctx, tensor_view<const float, 2> x, W w, tensor_view<float, 2> y, product_scale scale, low_rank_term<float> term) {
+  run_panels<store::straight, Arch>(ctx, x.shape[0], x.shape[1], y.shape[1], rounded_rows<Arch>{x}, column_pairs<Arch, typename W::value_type>{w}, y, scale, term);
+}
+
 }  // namespace detail
 
 /// Whether products of T that a context wants in bf16 are: it takes a source, or a graft::precompiled, compiled for AVX-512 at least, and
-/// a processor with such products. Where not, they are taken in T.
+/// a processor that gains by such products. Where not, they are taken in T.
 template <class T, class Arch = simd::default_arch>
 bool multiplies_in_bf16() {
-  return detail::could_go_in_bf16<T, Arch> && simd::runs_bf16();
+  return detail::could_go_in_bf16<T, Arch> && simd::gains_by_bf16();
 }
 
 /// y = x w^T, and with a term x w^T + left right^T. Shapes: x (N, K), w (M, K) -> y (N, M). Cost: 2 N M (K + R) flops.
@@ -143,8 +153,7 @@ void matmul_nt(context& ctx, tensor_view<const T, 2> x, matrix_ref w, tensor_vie
     using E = typename decltype(weights)::value_type;
     if (n <= 8) return dot_product<T, Arch>(ctx, weights, x, y.transpose(), alpha, beta, term);
     if constexpr (could_go_in_bf16<T, Arch>)
-      if (goes_in_bf16(ctx, n, m, depth))
-        return run_panels<store::straight, Arch>(ctx, n, depth, m, rounded_rows<Arch>{x}, row_pairs<Arch, E>{weights}, y, scale, term);
+      if (goes_in_bf16(ctx, n, m, depth)) return matmul_nt_in_bf16<Arch>(ctx, x, weights, y, scale, term);
     if constexpr (std::is_same_v<T, E>) {
       if (m <= 8) return dot_product<T, Arch>(ctx, x, weights, y, alpha, beta);
       // Few rows: leave w unpacked, unless it comes from memory by rows too short for the processor to run ahead.
@@ -180,8 +189,7 @@ void matmul_nn(context& ctx, tensor_view<const T, 2> x, matrix_ref w, tensor_vie
                                   static_cast<T>(scale.beta));
     }
     if constexpr (could_go_in_bf16<T, Arch>)
-      if (goes_in_bf16(ctx, n, m, depth))
-        return run_panels<store::straight, Arch>(ctx, n, depth, m, rounded_rows<Arch>{x}, column_pairs<Arch, E>{weights}, y, scale, term);
+      if (goes_in_bf16(ctx, n, m, depth)) return matmul_nn_in_bf16<Arch>(ctx, x, weights, y, scale, term);
     run_panels<store::straight, Arch>(ctx, n, depth, m, raw_rows<T>{x}, column_panels<T, Arch, E>{weights, n > column_panels<T, Arch, E>::few_rows}, y, scale,
                                       term);
   });

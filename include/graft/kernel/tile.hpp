@@ -60,20 +60,19 @@ GRAFT_INLINE void store_rows(simd::batch<T, Arch> (&acc)[Rows][Vectors], const t
   using batch = simd::batch<T, Arch>;
   constexpr index_t w = simd::width<T, Arch>;
   const batch alpha(out.alpha), beta(out.beta);
-  const bool add = out.beta != T(0);
+  const bool add = out.beta != T(0), add_as_it_is = out.beta == T(1);
   const index_t whole = out.columns / w, rest = out.columns % w;
   GRAFT_UNROLL
   for (int i = 0; i < Rows; ++i) {
     GRAFT_UNROLL
     for (int j = 0; j < Vectors; ++j) {
       T* p = out.c + i * out.ldc + j * w;
-      batch v = alpha * acc[i][j];
+      const auto sum = [&](batch old) GRAFT_INLINED { return simd::fma(alpha, acc[i][j], old); };
       if (j < whole) {
-        if (add) v = simd::fma(beta, simd::load<T, Arch>(p), v);
-        simd::store(p, v);
+        if (add_as_it_is) simd::store(p, sum(simd::load<T, Arch>(p)));
+        else simd::store(p, add ? sum(beta * simd::load<T, Arch>(p)) : alpha * acc[i][j]);
       } else if (j == whole && rest != 0) {
-        if (add) v = simd::fma(beta, simd::load_partial<T, Arch>(p, rest), v);
-        simd::store_partial(p, v, rest);
+        simd::store_partial(p, add ? sum(beta * simd::load_partial<T, Arch>(p, rest)) : alpha * acc[i][j], rest);
       }
     }
   }
