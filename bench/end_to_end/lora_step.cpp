@@ -69,7 +69,10 @@ void train(M& model, const graft::token_batch& batch, const bench::step_options&
   graft::adamw<float> optimizer(graft::trainable(model), {.lr = bench::step_rate});
   graft::thread_pool pool(o.threads);
   graft::context ctx(pool);
-  if (o.bf16) ctx.products = graft::product_precision::bf16;
+  if (o.bf16) {
+    ctx.products = graft::product_precision::bf16;
+    bench::print_value("multiplies_in_bf16", graft::kernel::multiplies_in_bf16<float>());
+  }
   if (o.memory_budget > 0) {
     const auto plan = graft::plan_memory(ctx, model, batch, static_cast<std::size_t>(o.memory_budget) << 20);
     bench::print_value("layers_computed_twice", static_cast<double>(plan.computed_twice));
