@@ -81,7 +81,7 @@ struct column_panels {
   /// How many values of k a pass should take. In place: the lines that a panel touches must still be at hand when its neighbour, which
   /// has the rest of them, comes along. Copies must stay in the second-level cache.
   static constexpr index_t deepest(index_t rows) noexcept {
-    if (rows <= few_rows) return rows <= 16 ? 32 : rows <= 64 ? 64 : 128;
+    if (rows <= few_rows) return rows <= 16 ? 32 : rows <= 64 ? 64 : 256;
     return together == 1 ? panel_depth : rows <= 64 ? 512 : 1024;
   }
 
