@@ -62,9 +62,11 @@ template <class T, class Arch>
 void narrow_scores(const score_block<T, Arch>& block, const T* rows, index_t row_step, const T* panel, index_t panel_step, T alpha, T* scores) {
   const simd::batch<T, Arch> by(alpha);
   for (index_t i = block.seen_from(0) / block.lanes * block.lanes; i < block.queries; i += block.lanes) {
-    const auto queries = narrow_rows<T, Arch>::load(panel + i, panel_step);
+    auto queries = narrow_rows<T, Arch>::load(panel + i, panel_step);
+    GRAFT_UNROLL
+    for (auto& c : queries.channel) c *= by;
     const index_t end = block.sees(i + block.lanes - 1);
-    const auto put = [&](index_t k) GRAFT_INLINED { simd::store(scores + k * block.row + i, queries.times_row(rows + k * row_step) * by); };
+    const auto put = [&](index_t k) GRAFT_INLINED { simd::store(scores + k * block.row + i, queries.times_row(rows + k * row_step)); };
     index_t k = 0;
     for (; k + 4 <= end; k += 4) {
       GRAFT_UNROLL

@@ -195,6 +195,13 @@ void dot_with(context& ctx, View s, index_t few, Row of_row, tensor_view<T, 2> o
           more_products<together, T> more{term.right.data + r * term.right.stride[0], apart * term.right.stride[0], term.rank(), {}};
           std::copy_n(of_term[g / together], together, more.few);
           dot_block<Rows, together, T, Arch>(depth, P(s.data) + r * s.stride[0], apart * s.stride[0], vectors[g / together], sums, more);
+          if (together == 8 && few == 8 && beta == T(0) && out.stride[1] == 1) {  // what adapters of rank 8 ask for, often of short rows
+            constexpr index_t lanes = std::min<index_t>(8, simd::width<T, Arch>);
+            for (int i = 0; i < Rows; ++i)
+              for (index_t f = 0; f < 8; f += lanes)
+                simd::store_first(&out(r + i * apart, f), simd::batch<T, Arch>(alpha) * simd::load_first<T, Arch>(sums + i * 8 + f, lanes), lanes);
+            continue;
+          }
           for (int i = 0; i < Rows; ++i)
             for (index_t f = 0; f < together && g + f < few; ++f) {
               T& to = out(r + i * apart, g + f);

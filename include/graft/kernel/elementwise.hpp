@@ -4,6 +4,7 @@
 // Read next: kernel/norm.hpp, tensor/map.hpp for views of any shape.
 #pragma once
 #include <algorithm>
+#include <numbers>
 
 #include "graft/core/context.hpp"
 #include "graft/simd/simd.hpp"
@@ -92,10 +93,11 @@ struct relu_function {
   GRAFT_INLINE static V derivative(V x) { return simd::select(x > V(0), V(1), V(0)); }
 };
 
-/// x * sigmoid(x). Source: Elfwing et al. 2017.
+/// x * sigmoid(x). Source: Elfwing et al. 2017. The exponential is a power of two, which takes less time; what rounding the exponent adds to
+/// its relative error, |x| 2^-24, matters where it is small beside the 1.
 struct silu_function {
   template <class V>
-  GRAFT_INLINE static V sigmoid(V x) { return V(1) / (V(1) + simd::exp(V(0) - x)); }
+  GRAFT_INLINE static V sigmoid(V x) { return V(1) / (V(1) + simd::exp2(detail::constant<V>(-std::numbers::log2e) * x)); }
   template <class V>
   GRAFT_INLINE static V value(V x) { return x * sigmoid(x); }
   template <class V>
@@ -112,7 +114,7 @@ struct gelu_erf_function {
   template <class V>
   GRAFT_INLINE static V value(V x) { return x * phi(x); }
   template <class V>
-  GRAFT_INLINE static V derivative(V x) { return phi(x) + x * detail::constant<V>(0.39894228040143268) * simd::exp(detail::constant<V>(-0.5) * x * x); }
+  GRAFT_INLINE static V derivative(V x) { return phi(x) + x * detail::constant<V>(0.39894228040143268) * simd::exp2(detail::constant<V>(-0.5 * std::numbers::log2e) * x * x); }
 };
 
 /// 0.5 x (1 + tanh u), u = sqrt(2/pi) (x + 0.044715 x^3), written as x * sigmoid(2u).
