@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "support/catch.hpp"
+#include "support/decompositions.hpp"
 #include "support/near.hpp"
 
 using namespace graft;

@@ -6,6 +6,7 @@
 #include "graft/core/thread_pool.hpp"
 #include "graft/io/peft_folder.hpp"
 #include "support/catch.hpp"
+#include "support/decompositions.hpp"
 #include "support/model_folder.hpp"
 #include "support/near.hpp"
 

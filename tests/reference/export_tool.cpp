@@ -15,6 +15,7 @@
 #include "graft/io.hpp"
 #include "graft/io/gguf_lora.hpp"
 #include "graft/methods/merge.hpp"
+#include "support/decompositions.hpp"
 
 namespace {
 
