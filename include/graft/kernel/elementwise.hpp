@@ -114,7 +114,9 @@ struct gelu_erf_function {
   template <class V>
   GRAFT_INLINE static V value(V x) { return x * phi(x); }
   template <class V>
-  GRAFT_INLINE static V derivative(V x) { return phi(x) + x * detail::constant<V>(0.39894228040143268) * simd::exp2(detail::constant<V>(-0.5 * std::numbers::log2e) * x * x); }
+  GRAFT_INLINE static V derivative(V x) {
+    return phi(x) + x * detail::constant<V>(0.39894228040143268) * simd::exp2(detail::constant<V>(-0.5 * std::numbers::log2e) * x * x);
+  }
 };
 
 /// 0.5 x (1 + tanh u), u = sqrt(2/pi) (x + 0.044715 x^3), written as x * sigmoid(2u).
