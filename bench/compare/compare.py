@@ -21,8 +21,6 @@ import rows as table
 
 LABELS = {"smollm-135m": 49152, "stories-260k": 512, "minilm": 2}  # a random model's loss is near the logarithm of these
 here = pathlib.Path(__file__).resolve().parent
-
-
 NO_BF16 = "this processor has no products of bf16 pairs, or they gain nothing"
 
 

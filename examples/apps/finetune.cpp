@@ -70,7 +70,8 @@ int main(int argc, char** argv) {
     std::printf("%td layers, %td trainable parameters, %.0f tokens/s, peak memory %.0f MiB\n", adapted, trainable, run.tokens_per_second,
                 static_cast<double>(app::peak_rss_bytes()) / 1048576);
     if (plan) app::print_memory(*plan, used);
-    if (bf16_products) std::puts(graft::kernel::multiplies_in_bf16<float>() ? "large products in bf16" : "this processor gains nothing by products in bf16: they were taken in float");
+    if (bf16_products)
+      std::puts(graft::kernel::multiplies_in_bf16<float>() ? "large products in bf16" : "this processor gains nothing by products in bf16: they were taken in float");
     std::printf("loss %.4f -> %.4f, held-out %.4f -> %.4f nats a token; adapter in %s\n", run.loss_first, run.loss_last, before.nll, after.nll, out.c_str());
     common.write({{"loss_first", run.loss_first}, {"loss_last", run.loss_last}, {"heldout_nll_before", before.nll}, {"heldout_nll_after", after.nll},
                   {"steps", training.steps}, {"tokens_per_second", run.tokens_per_second}, {"peak_rss_bytes", app::peak_rss_bytes()},

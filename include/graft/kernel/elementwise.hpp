@@ -93,8 +93,8 @@ struct relu_function {
   GRAFT_INLINE static V derivative(V x) { return simd::select(x > V(0), V(1), V(0)); }
 };
 
-/// x * sigmoid(x). Source: Elfwing et al. 2017. The exponential is a power of two, which takes less time; what rounding the exponent adds to
-/// its relative error, |x| 2^-24, matters where it is small beside the 1.
+/// x * sigmoid(x). Source: Elfwing et al. 2017. The exponential is a power of two, which takes less time; what rounding its exponent adds to
+/// the relative error, up to |x| 2^-24, is felt only where the sigmoid vanishes.
 struct silu_function {
   template <class V>
   GRAFT_INLINE static V sigmoid(V x) { return V(1) / (V(1) + simd::exp2(detail::constant<V>(-std::numbers::log2e) * x)); }

@@ -119,12 +119,12 @@ inline constexpr bool could_go_in_bf16 = std::same_as<T, float> && simd::knows_b
 template <class Arch, class W>
 void matmul_nt_in_bf16(context& ctx, tensor_view<const float, 2> x, W w, tensor_view<float, 2> y, product_scale scale, low_rank_term<float> term) {
   run_panels<store::straight, Arch>(ctx, x.shape[0], x.shape[1], y.shape[1], rounded_rows<Arch>{x},
-                                      row_pairs<Arch, typename W::value_type>{w}, y, scale, term);
+                                    row_pairs<Arch, typename W::value_type>{w}, y, scale, term);
 }
 template <class Arch, class W>
 void matmul_nn_in_bf16(context& ctx, tensor_view<const float, 2> x, W w, tensor_view<float, 2> y, product_scale scale, low_rank_term<float> term) {
   run_panels<store::straight, Arch>(ctx, x.shape[0], x.shape[1], y.shape[1], rounded_rows<Arch>{x},
-                                      column_pairs<Arch, typename W::value_type>{w}, y, scale, term);
+                                    column_pairs<Arch, typename W::value_type>{w}, y, scale, term);
 }
 
 }  // namespace detail
