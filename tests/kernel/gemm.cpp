@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "graft/kernel/gemm.hpp"
 
+#include <array>
+
 #include "graft/core/thread_pool.hpp"
 #include "support/blocks.hpp"
 #include "support/catch.hpp"
@@ -59,6 +61,19 @@ TEMPLATE_TEST_CASE("products of every form and shape agree with the plain sum", 
           }
 }
 
+TEMPLATE_TEST_CASE("many rows, and few whose results are a page wide, agree with the plain sum", "", float, double) {
+  context ctx;
+  const kernel::product_scale s{1, 0.5};
+  for (const auto& [n, m, k] : {std::array<index_t, 3>{260, 100, 300}, {260, 65, 2500}, {100, 1030, 300}}) {
+    const auto [a, b] = operands<TestType>(form::nn, n, m, k);
+    auto c = random_tensor<TestType, 2>({n, m}, 3);
+    const auto expected = plain_product(form::nn, a, b, c, s);
+    run(form::nn, ctx, a, b, c, s);
+    INFO("n " << n << " m " << m << " k " << k);
+    CHECK(test::near(c, expected, test::tolerance<TestType>(k)));
+  }
+}
+
 TEMPLATE_TEST_CASE("a low-rank term adds the plain product of its factors, on every path and at every rank", "", float, double) {
   using T = TestType;
   context ctx;
@@ -109,16 +124,16 @@ TEST_CASE("with beta zero the old contents of the result are not read") {
 
 TEMPLATE_TEST_CASE("16-bit weights multiply as their widened values do, bit for bit", "", bf16, f16) {
   context ctx;
-  for (index_t n : {1, 8, 20, 100}) {
-    const auto wide = random_tensor<float, 2>({70, 90}, 5);
-    tensor<TestType, 2> narrow({70, 90});
-    tensor<float, 2> rounded({70, 90});
+  for (const auto& [n, m, k] : {std::array<index_t, 3>{1, 70, 90}, {8, 70, 90}, {20, 70, 90}, {100, 70, 90}, {100, 300, 1030}}) {
+    const auto wide = random_tensor<float, 2>({m, k}, 5);
+    tensor<TestType, 2> narrow({m, k});
+    tensor<float, 2> rounded({m, k});
     for (index_t i = 0; i < wide.size(); ++i) {
       narrow.data()[i] = convert<TestType>(wide.data()[i]);
       rounded.data()[i] = convert<float>(narrow.data()[i]);
     }
-    const auto x = random_tensor<float, 2>({n, 90}, 6), g = random_tensor<float, 2>({n, 70}, 7);
-    tensor<float, 2> y({n, 70}), y2({n, 70}), dx({n, 90}), dx2({n, 90});
+    const auto x = random_tensor<float, 2>({n, k}, 6), g = random_tensor<float, 2>({n, m}, 7);
+    tensor<float, 2> y({n, m}), y2({n, m}), dx({n, k}), dx2({n, k});
     kernel::matmul_nt<float>(ctx, x, narrow.view(), y);
     kernel::matmul_nt<float>(ctx, x, rounded.view(), y2);
     kernel::matmul_nn<float>(ctx, g, narrow.view(), dx);
@@ -134,7 +149,7 @@ TEMPLATE_TEST_CASE("16-bit weights multiply as their widened values do, bit for 
 TEMPLATE_LIST_TEST_CASE("weights in blocks multiply as their decoded values do, bit for bit", "", test::every_block_format) {
   thread_pool pool(3);
   context serial, parallel(pool);
-  for (const extents<2> shape : {extents<2>{70, 90}, {48, 64}, {9, 500}, {145, 33}, {200, 801}, {1, 97}}) {
+  for (const extents<2> shape : {extents<2>{70, 90}, {48, 64}, {9, 500}, {145, 33}, {200, 801}, {1, 97}, {300, 1020}}) {
     const auto blocks = test::random_blocks<TestType>(shape, 5);
     const auto decoded = blocks.template to_tensor<float, 2>();
     for (index_t n : {1, 2, 3, 5, 8, 20, 100}) {

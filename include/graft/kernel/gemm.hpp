@@ -36,7 +36,7 @@ inline constexpr bool in_pairs = requires { Rows::pairs; };
 /// rows at a time, so that whole cache lines and pages are used up while they are at hand. Panels that are rows of a
 /// matrix are read along k and need no company. Where both operands are packed, the longer side is split.
 template <class Rows, class Panel, index_t Width>
-task_shape plan_tasks(index_t rows, index_t depth, index_t panels, store order, index_t concurrency) {
+task_shape plan_tasks(const Panel& panel, index_t rows, index_t depth, index_t panels, store order, index_t concurrency) {
   const index_t wanted = concurrency == 1 ? 1 : 2 * concurrency;
   index_t row_blocks = (rows + Rows::most - 1) / Rows::most, groups = 1;
   if constexpr (Rows::packed) {
@@ -51,8 +51,8 @@ task_shape plan_tasks(index_t rows, index_t depth, index_t panels, store order, 
   }
   const index_t block = ((rows + row_blocks - 1) / row_blocks + 7) / 8 * 8;
   index_t deepest = Rows::deepest;
-  if constexpr (requires { Panel::deepest(rows); })
-    if (order == store::straight) deepest = std::min(deepest, Panel::deepest(rows));
+  if constexpr (requires { panel.deepest(rows); })
+    if (order == store::straight) deepest = std::min(deepest, panel.deepest(rows));
   return {block, (panels + groups - 1) / groups, std::min(depth, pass_depth(depth, deepest))};
 }
 
@@ -66,7 +66,7 @@ void run_panels(context& ctx, index_t rows, index_t depth, index_t columns, Rows
   const index_t ldc = c.stride[0];
   constexpr index_t width = tile_shape<T, Arch>::columns;
   const index_t panels = (columns + width - 1) / width;
-  const task_shape plan = plan_tasks<Rows, Panel, width>(rows, depth, panels, Order, ctx.executor().concurrency());
+  const task_shape plan = plan_tasks<Rows, Panel, width>(panel, rows, depth, panels, Order, ctx.executor().concurrency());
   const index_t groups = (panels + plan.panels - 1) / plan.panels, blocks = (rows + plan.rows - 1) / plan.rows;
   constexpr index_t together = Panel::together;
   const index_t panels_size = together * plan.pass * width, panel_size = panels_size + term.rank() * width;
@@ -192,8 +192,7 @@ void matmul_nn(context& ctx, tensor_view<const T, 2> x, matrix_ref w, tensor_vie
     }
     if constexpr (could_go_in_bf16<T, Arch>)
       if (goes_in_bf16(ctx, n, m, depth)) return matmul_nn_in_bf16<Arch>(ctx, x, weights, y, scale, term);
-    run_panels<store::straight, Arch>(ctx, n, depth, m, raw_rows<T>{x}, column_panels<T, Arch, E>{weights, n > column_panels<T, Arch, E>::few_rows}, y, scale,
-                                      term);
+    run_panels<store::straight, Arch>(ctx, n, depth, m, raw_rows<T>{x}, column_panels<T, Arch, E>::of(weights, n), y, scale, term);
   });
 }
 
@@ -207,7 +206,7 @@ void matmul_tn(context& ctx, tensor_view<const T, 2> a, tensor_view<const T, 2> 
   if (columns <= 16 && columns < rows)  // a narrow result: compute its transpose, whose columns are many
     return run_panels<store::transposed, Arch>(ctx, columns, depth, rows, raw_columns<T>{b}, column_panels<T, Arch, T>{a, false},
                                                c, scale);
-  const column_panels<T, Arch, T> panels{b, rows > column_panels<T, Arch, T>::few_rows};
+  const auto panels = column_panels<T, Arch, T>::of(b, rows);
   const bool far_apart = a.stride[0] * static_cast<index_t>(sizeof(T)) >= 4096;  // down a column, every step takes another page
   if (far_apart && rows >= 64 && depth > 64)
     return run_panels<store::straight, Arch>(ctx, rows, depth, columns, turned_columns<T, Arch>{a}, panels, c, scale);

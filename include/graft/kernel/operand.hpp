@@ -74,21 +74,28 @@ template <class T, class Arch, class E>
 struct column_panels {
   static constexpr bool across_rows = true;
   static constexpr index_t width = tile_shape<T, Arch>::columns, together = std::max<index_t>(1, 3 * line_values<const T*> / width);
-  static constexpr index_t few_rows = together == 1 ? 256 : 16;  ///< with up to so many, panels are best read where they lie
   stored_view<E> w;
-  bool copied;
+  bool many_rows;  // so many that panels are best copied
+
+  /// Those of w for a product of `rows` rows. Where every row of w is a page of its own and few sets of the caches hold its lines, copies
+  /// pay for fewer rows. The storage type has no say, so that decoded weights give the same bits.
+  static column_panels of(stored_view<E> w, index_t rows) {
+    const bool page_a_row = w.shape[1] * static_cast<index_t>(sizeof(T)) >= 4096;
+    return {w, rows > (together > 1 ? 16 : page_a_row ? 64 : 256)};
+  }
 
   /// How many values of k a pass should take. In place: the lines that a panel touches must still be at hand when its neighbour, which
   /// has the rest of them, comes along. Copies must stay in the second-level cache.
-  static constexpr index_t deepest(index_t rows) noexcept {
-    if (rows <= few_rows) return rows <= 16 ? 32 : rows <= 64 ? 64 : 256;
-    return together == 1 ? panel_depth : rows <= 64 ? 512 : 1024;
+  index_t deepest(index_t rows) const noexcept {
+    if (!many_rows) return rows <= 16 ? 32 : rows <= 64 ? 64 : 256;
+    if (together > 1) return rows <= 64 ? 512 : 1024;
+    return rows <= 128 ? 1024 : panel_depth;
   }
 
   panel_view<T> operator()(index_t j, index_t count, index_t k, index_t steps, T* scratch) const {
     const auto from = w.data + k * w.stride[0] + j;
     if constexpr (std::is_same_v<T, E>)
-      if (!copied && count % simd::width<T, Arch> == 0)
+      if (!many_rows && count % simd::width<T, Arch> == 0)
         return {from, w.stride[0], width, {from + width, w.stride[0], steps}};
     pack_columns<T, Arch>(from, w.stride[0], count, steps, scratch, width);
     return {scratch, width, steps * width};
