@@ -11,7 +11,7 @@ TEMPLATE_TEST_CASE("pairs of a head's halves are turned by the angle of their po
   using T = TestType;
   constexpr index_t heads = 3, positions = 11;
   auto halves = test::sizes_around_width<T>();
-  halves.push_back(4);  // a head of eight channels, one vector or a part of it
+  halves.insert(halves.end(), {4, 8});  // heads of a vector or a part of it
   for (const index_t half : halves) {
     const index_t size = 2 * half, n = test::rows_for_threads(heads * size);
     const auto angle = test::random_tensor<double, 2>({positions, half}, 1);

@@ -191,6 +191,11 @@ GRAFT_INLINE batch<T, Arch> exchange(batch<T, Arch> a, std::index_sequence<I...>
   using native = typename batch<T, Arch>::register_type;
   return batch<T, Arch>(__builtin_shufflevector(native(a), native(a), (I ^ Step)...));
 }
+template <std::size_t Count, class T, class Arch, std::size_t... I>
+GRAFT_INLINE batch<T, Arch> repeat(batch<T, Arch> a, std::index_sequence<I...>) noexcept {
+  using native = typename batch<T, Arch>::register_type;
+  return batch<T, Arch>(__builtin_shufflevector(native(a), native(a), (I % Count)...));
+}
 template <class T, class Arch>
 using lanes = std::make_index_sequence<static_cast<std::size_t>(width<T, Arch>)>;
 
@@ -217,6 +222,12 @@ GRAFT_INLINE batch<T, Arch> interleave_high(batch<T, Arch> a, batch<T, Arch> b) 
 template <std::size_t Step, class T, class Arch>
 GRAFT_INLINE batch<T, Arch> exchange(batch<T, Arch> v) noexcept {
   return detail::exchange<Step>(v, detail::lanes<T, Arch>{});
+}
+
+/// Lane l takes what lane l % Count holds.
+template <std::size_t Count, class T, class Arch>
+GRAFT_INLINE batch<T, Arch> repeat(batch<T, Arch> v) noexcept {
+  return detail::repeat<Count>(v, detail::lanes<T, Arch>{});
 }
 
 /// Sum over the lanes, always in the same tree order.
