@@ -4,7 +4,6 @@
 // Read next: kernel/attention_backward.hpp, ops/attention.hpp.
 #pragma once
 #include <cmath>
-#include <limits>
 
 #include "graft/kernel/attention_narrow.hpp"
 #include "graft/kernel/dot.hpp"
@@ -51,33 +50,14 @@ void attend_row(context& ctx, const attention_layout& at, tensor_view<const T, 2
 template <class T, class Arch>
 void exponentials(const score_block<T, Arch>& block, T* scores, T* sums, T* log_sums) {
   using batch = simd::batch<T, Arch>;
-  const index_t row = block.row;
+  const index_t row = block.row;  // stores of vectors might change what is behind a reference
   for (index_t i = 0; i < block.queries; i += block.lanes) {
-    T* const column = scores + i;
-    const auto score = [&](index_t k) GRAFT_INLINED { return simd::load<T, Arch>(column + k * row); };
-    batch most[4];  // in turns, so that one need not wait for another
-    for (auto& m : most) m = batch(-std::numeric_limits<T>::infinity());
-    const index_t whole = block.sees(i);
-    index_t k = 0;
-    for (; k + 4 <= whole; k += 4) {
-      GRAFT_UNROLL
-      for (int u = 0; u < 4; ++u) most[u] = simd::max(most[u], score(k + u));
-    }
-    block.for_each_key(
-        i, k, [&](index_t key) GRAFT_INLINED { most[0] = simd::max(most[0], score(key)); },
-        [&](index_t key, auto seen) GRAFT_INLINED { most[0] = simd::select(seen, simd::max(most[0], score(key)), most[0]); }, [](index_t) {});
-    const batch top = simd::max(simd::max(most[0], most[1]), simd::max(most[2], most[3]));
-    batch sum(T(0));
-    const auto put = [&](index_t key, batch e) GRAFT_INLINED {
-      simd::store(column + key * row, e);
-      sum += e;
-    };
-    block.for_each_key(
-        i, 0, [&](index_t key) GRAFT_INLINED { put(key, simd::exp2(score(key) - top)); },
-        [&](index_t key, auto seen) GRAFT_INLINED { put(key, simd::select(seen, simd::exp2(score(key) - top), batch(T(0)))); },
-        [&](index_t key) { simd::store(column + key * row, batch(T(0))); });
+    const auto at = [column = scores + i, row](index_t k) GRAFT_INLINED { return column + k * row; };
+    const auto [sum, log_sum] = softmax_of_queries(
+        block, i, scores, [&](index_t k) GRAFT_INLINED { return simd::load<T, Arch>(at(k)); },
+        [&](index_t k, batch e) GRAFT_INLINED { simd::store(at(k), e); }, [&](index_t k) { simd::store(at(k), batch(T(0))); });
     simd::store(sums + i, sum);
-    simd::store(log_sums + i, simd::fma(top, batch(std::numbers::ln2_v<T>), simd::log(sum)));
+    simd::store(log_sums + i, log_sum);
   }
 }
 
@@ -125,9 +105,7 @@ struct forward_task {
     T* const to = &out(row, head * d);
     pack_rows<T, Arch>(&q(row, head * d), q.stride[0], block.queries, d, panel, width);
     if (is_narrow(d)) {
-      narrow_scores(block, key.data, key.step, panel, width, scale, scores);
-      exponentials(block, scores, sums, log_sums);
-      narrow_outputs(block, scores, sums, value.data, value.step, to, out.stride[0]);
+      attend_narrow(block, panel, scale, key, value, scores, log_sums, to, out.stride[0]);
     } else {
       block.multiply(key.data, key.step, d, panel, scale, scores);
       exponentials(block, scores, sums, log_sums);

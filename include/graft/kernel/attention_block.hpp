@@ -3,6 +3,7 @@
 // Read next: kernel/attention.hpp.
 #pragma once
 #include <algorithm>
+#include <limits>
 #include <numbers>
 #include <span>
 
@@ -116,6 +117,44 @@ struct score_block {
     return simd::load<T, Arch>(numbers);
   }
 };
+
+/// Sums of a vector of queries, and their natural logs with the largest score put back.
+template <class T, class Arch>
+struct softmax_sums {
+  simd::batch<T, Arch> sum, log_sum;
+};
+
+/// Softmax over the keys for the vector of queries at i, in two passes over scores(k, i), powers of two to take. score(k) gives such a score, or
+/// makes and stores it; then come use(k, e) with e the power, less the largest of its query and 0 where the query does not see key k, and
+/// hidden(k) for keys that none of them sees.
+template <class T, class Arch, class Score, class Use, class Hidden>
+GRAFT_INLINE softmax_sums<T, Arch> softmax_of_queries(const score_block<T, Arch>& block, index_t i, const T* scores, Score score, Use use,
+                                                      Hidden hidden) {
+  using batch = simd::batch<T, Arch>;
+  batch most[4];  // in turns, so that one need not wait for another
+  for (auto& m : most) m = batch(-std::numeric_limits<T>::infinity());
+  index_t k = 0;
+  for (const index_t whole = block.sees(i); k + 4 <= whole; k += 4) {
+    GRAFT_UNROLL
+    for (int u = 0; u < 4; ++u) most[u] = simd::max(most[u], score(k + u));
+  }
+  block.for_each_key(
+      i, k, [&](index_t key) GRAFT_INLINED { most[0] = simd::max(most[0], score(key)); },
+      [&](index_t key, auto seen) GRAFT_INLINED { most[0] = simd::select(seen, simd::max(most[0], score(key)), most[0]); }, [](index_t) {});
+  const batch top = simd::max(simd::max(most[0], most[1]), simd::max(most[2], most[3]));
+  batch sum(T(0));
+  const auto power = [top, column = scores + i, row = block.row](index_t key) GRAFT_INLINED {
+    return simd::exp2(simd::load<T, Arch>(column + key * row) - top);
+  };
+  const auto add = [&](index_t key, batch e) GRAFT_INLINED {
+    use(key, e);
+    sum += e;
+  };
+  block.for_each_key(
+      i, 0, [&](index_t key) GRAFT_INLINED { add(key, power(key)); },
+      [&](index_t key, auto seen) GRAFT_INLINED { add(key, simd::select(seen, power(key), batch(T(0)))); }, hidden);
+  return {sum, simd::fma(top, batch(std::numbers::ln2_v<T>), simd::log(sum))};
+}
 
 inline constexpr index_t keys_at_once = 96;  // of multiply_head
 

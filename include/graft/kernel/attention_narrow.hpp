@@ -36,6 +36,12 @@ struct narrow_rows {
     for (index_t c = 0; c < narrow_head; ++c) simd::store(panel + c * step, channel[c]);
   }
 
+  GRAFT_INLINE narrow_rows times(simd::batch<T, Arch> factor) const {
+    narrow_rows r;
+    GRAFT_UNROLL
+    for (index_t c = 0; c < narrow_head; ++c) r.channel[c] = channel[c] * factor;
+    return r;
+  }
   /// Every lane's inner product with one row.
   GRAFT_INLINE simd::batch<T, Arch> times_row(const T* row) const {
     simd::batch<T, Arch> sum = channel[0] * simd::batch<T, Arch>(row[0]);
@@ -60,13 +66,13 @@ struct narrow_rows {
 /// scores(k, i) = alpha * sum over c of rows(k, c) panel(c, i), wherever a query of i's vector sees key k, as score_block::multiply.
 template <class T, class Arch>
 void narrow_scores(const score_block<T, Arch>& block, const T* rows, index_t row_step, const T* panel, index_t panel_step, T alpha, T* scores) {
-  const simd::batch<T, Arch> by(alpha);
+  const index_t row = block.row;  // stores of vectors might change what is behind a reference
   for (index_t i = block.seen_from(0) / block.lanes * block.lanes; i < block.queries; i += block.lanes) {
-    auto queries = narrow_rows<T, Arch>::load(panel + i, panel_step);
-    GRAFT_UNROLL
-    for (auto& c : queries.channel) c *= by;
+    const auto queries = narrow_rows<T, Arch>::load(panel + i, panel_step).times(simd::batch<T, Arch>(alpha));
     const index_t end = block.sees(i + block.lanes - 1);
-    const auto put = [&](index_t k) GRAFT_INLINED { simd::store(scores + k * block.row + i, queries.times_row(rows + k * row_step)); };
+    const auto put = [&queries, rows, row_step, column = scores + i, row](index_t k) GRAFT_INLINED {
+      simd::store(column + k * row, queries.times_row(rows + k * row_step));
+    };
     index_t k = 0;
     for (; k + 4 <= end; k += 4) {
       GRAFT_UNROLL
@@ -83,16 +89,25 @@ GRAFT_INLINE void add_narrow_rows(const score_block<T, Arch>& block, index_t i, 
     sums.add_row(simd::load<T, Arch>(scores + k * block.row + i), rows + k * row_step);
 }
 
-/// Rows of out: what queries gather from their keys' rows, by scores, over their sums.
+/// Rows of out, those of the block's queries: softmax of their scores, powers of two to take, times the values. `panel` has the queries,
+/// `scores` room for block.keys of block.row, which hold what one pass over the keys leaves to the next. log_sums: natural, of every query.
 template <class T, class Arch>
-void narrow_outputs(const score_block<T, Arch>& block, const T* scores, const T* sums, const T* rows, index_t row_step, T* out, index_t out_step) {
+void attend_narrow(const score_block<T, Arch>& block, const T* panel, T scale, head_rows<T> key, head_rows<T> value, T* scores, T* log_sums, T* out,
+                   index_t out_step) {
+  using batch = simd::batch<T, Arch>;
+  const index_t row = block.row;
   for (index_t i = 0; i < block.queries; i += block.lanes) {
+    const auto queries = narrow_rows<T, Arch>::load(panel + i, block.row).times(batch(scale));
+    const auto put = [&queries, key, column = scores + i, row](index_t k) GRAFT_INLINED {
+      const batch score = queries.times_row(key.from(k).data);
+      simd::store(column + k * row, score);
+      return score;
+    };
     auto y = narrow_rows<T, Arch>::zeros();
-    add_narrow_rows(block, i, scores, rows, row_step, y);
-    const auto inverse = simd::batch<T, Arch>(T(1)) / simd::load<T, Arch>(sums + i);
-    GRAFT_UNROLL
-    for (auto& c : y.channel) c *= inverse;
-    y.put_rows(out + i * out_step, out_step, T(0), block.queries - i);
+    const auto [sum, log_sum] = softmax_of_queries(
+        block, i, scores, put, [&](index_t k, batch e) GRAFT_INLINED { y.add_row(e, value.from(k).data); }, [](index_t) {});
+    simd::store(log_sums + i, log_sum);
+    y.times(batch(T(1)) / sum).put_rows(out + i * out_step, out_step, T(0), block.queries - i);
   }
 }
 
