@@ -144,11 +144,7 @@ struct backward_task {
         narrow_scores(block, &k(key, column), k.stride[0], panels, step, static_cast<T>(at.binary_scale()), p);
         narrow_scores(block, &v(key, column), v.stride[0], panels + narrow_head * step, step, T(1), ds);
         probabilities_and_gradient(block, p, ds, static_cast<T>(at.scale), lse, delta);
-        for (index_t i = block.seen_from(0) / lanes * lanes; i < rows; i += lanes) {
-          auto sums = narrow_rows<T, Arch>::load(dq_panel + i, step);
-          add_narrow_rows(block, i, ds, &k(key, column), k.stride[0], sums);
-          sums.store(dq_panel + i, step);
-        }
+        gather_narrow(block, ds, &k(key, column), k.stride[0], dq_panel, step);
         const auto add = [&](const gradient_target<T>& to, const T* weights, const T* panel) {
           if (to.data != nullptr)
             add_narrow(block, weights, panel, step, to.data + key * to.row_step + key_column, to.row_step, j >= seen_before(first) ? to.beta : T(1));

@@ -3,6 +3,8 @@
 // another is held against them, and what belongs to a query stays in registers meanwhile. Used by kernel/attention.hpp.
 // Read next: kernel/attention_backward.hpp.
 #pragma once
+#include <type_traits>
+
 #include "graft/kernel/attention_block.hpp"
 #include "graft/kernel/norm.hpp"
 
@@ -14,64 +16,93 @@ constexpr index_t queries_at_once(index_t head_size) {
   return is_narrow(head_size) ? score_block<T, Arch>::lanes : score_block<T, Arch>::width;
 }
 
-/// The channels of a vector of queries: channel c at panel + c * step.
-template <class T, class Arch>
+/// The channels of `Vectors` vectors of queries: channel c at panel + c * step.
+template <class T, class Arch, int Vectors = 1>
 struct narrow_rows {
-  simd::batch<T, Arch> channel[narrow_head];
+  using batch = simd::batch<T, Arch>;
+  static constexpr index_t lanes = simd::width<T, Arch>;
+  batch channel[narrow_head][Vectors];
 
+  /// Calls f(vector of channel c, c, which of the vectors) for all.
+  template <class F>
+  GRAFT_INLINE void for_each(F f) {
+    GRAFT_UNROLL
+    for (index_t c = 0; c < narrow_head; ++c) {
+      GRAFT_UNROLL
+      for (int v = 0; v < Vectors; ++v) f(channel[c][v], c, v);
+    }
+  }
   GRAFT_INLINE static narrow_rows zeros() {
     narrow_rows r;
-    GRAFT_UNROLL
-    for (auto& c : r.channel) c = simd::batch<T, Arch>(T(0));
+    r.for_each([](batch& x, index_t, int) GRAFT_INLINED { x = batch(T(0)); });
     return r;
   }
   GRAFT_INLINE static narrow_rows load(const T* panel, index_t step) {
     narrow_rows r;
-    GRAFT_UNROLL
-    for (index_t c = 0; c < narrow_head; ++c) r.channel[c] = simd::load<T, Arch>(panel + c * step);
+    r.for_each([&](batch& x, index_t c, int v) GRAFT_INLINED { x = simd::load<T, Arch>(panel + c * step + v * lanes); });
     return r;
   }
-  GRAFT_INLINE void store(T* panel, index_t step) const {
-    GRAFT_UNROLL
-    for (index_t c = 0; c < narrow_head; ++c) simd::store(panel + c * step, channel[c]);
+  GRAFT_INLINE void store(T* panel, index_t step) {
+    for_each([&](batch& x, index_t c, int v) GRAFT_INLINED { simd::store(panel + c * step + v * lanes, x); });
+  }
+  GRAFT_INLINE narrow_rows times(batch factor) const {
+    narrow_rows r = *this;
+    r.for_each([&](batch& x, index_t, int) GRAFT_INLINED { x *= factor; });
+    return r;
   }
 
-  GRAFT_INLINE narrow_rows times(simd::batch<T, Arch> factor) const {
-    narrow_rows r;
-    GRAFT_UNROLL
-    for (index_t c = 0; c < narrow_head; ++c) r.channel[c] = channel[c] * factor;
-    return r;
-  }
   /// Every lane's inner product with one row.
-  GRAFT_INLINE simd::batch<T, Arch> times_row(const T* row) const {
-    simd::batch<T, Arch> sum = channel[0] * simd::batch<T, Arch>(row[0]);
+  GRAFT_INLINE void times_row(const T* row, batch (&sums)[Vectors]) const {
     GRAFT_UNROLL
-    for (index_t c = 1; c < narrow_head; ++c) sum = simd::fma(channel[c], simd::batch<T, Arch>(row[c]), sum);
-    return sum;
+    for (index_t c = 0; c < narrow_head; ++c) {
+      const batch x = value_for_all(row[c]);
+      GRAFT_UNROLL
+      for (int v = 0; v < Vectors; ++v) sums[v] = c == 0 ? channel[c][v] * x : simd::fma(channel[c][v], x, sums[v]);
+    }
   }
   /// Adds to every lane its weight times one row.
-  GRAFT_INLINE void add_row(simd::batch<T, Arch> weight, const T* row) {
+  GRAFT_INLINE void add_row(const batch (&weights)[Vectors], const T* row) {
     GRAFT_UNROLL
-    for (index_t c = 0; c < narrow_head; ++c) channel[c] = simd::fma(weight, simd::batch<T, Arch>(row[c]), channel[c]);
+    for (index_t c = 0; c < narrow_head; ++c) {
+      const batch x = value_for_all(row[c]);
+      GRAFT_UNROLL
+      for (int v = 0; v < Vectors; ++v) channel[c][v] = simd::fma(weights[v], x, channel[c][v]);
+    }
   }
-  /// Lane l becomes the row at out + l * step, for `lanes` of them: out = row + beta * out.
-  GRAFT_INLINE void put_rows(T* out, index_t step, T beta, index_t lanes) const {
-    simd::batch<T, Arch> rows[narrow_head][1];
-    GRAFT_UNROLL
-    for (index_t c = 0; c < narrow_head; ++c) rows[c][0] = channel[c];
-    store_columns<T, Arch, narrow_head, 1>(rows, {out, step, T(1), beta, lanes});
+  /// Lane l becomes the row at out + l * step, for `count` of them: out = row + beta * out.
+  GRAFT_INLINE void put_rows(T* out, index_t step, T beta, index_t count) {
+    store_columns<T, Arch, narrow_head, Vectors>(channel, {out, step, T(1), beta, count});
   }
+
+ private:
+  /// Several vectors share what one load brings; a single one takes it as an operand from memory.
+  static GRAFT_INLINE batch value_for_all(T x) { return Vectors > 1 ? simd::in_register(batch(x)) : batch(x); }
 };
 
-/// scores(k, i) = alpha * sum over c of rows(k, c) panel(c, i), wherever a query of i's vector sees key k, as score_block::multiply.
+/// Calls f(first query, std::integral_constant: vectors) for the queries of a block from the first that sees a key on: two vectors at a time where
+/// registers hold them, then one.
+template <class T, class Arch, class F>
+GRAFT_INLINE void for_each_strip(const score_block<T, Arch>& block, F f) {
+  constexpr index_t lanes = simd::width<T, Arch>;
+  index_t i = block.seen_from(0) / lanes * lanes;
+  if constexpr (simd::registers == 32)
+    for (; i + lanes < block.queries; i += 2 * lanes) f(i, std::integral_constant<int, 2>{});
+  for (; i < block.queries; i += lanes) f(i, std::integral_constant<int, 1>{});
+}
+
+/// scores(k, i) = alpha * sum over c of rows(k, c) panel(c, i), wherever a query of i's strip sees key k, as score_block::multiply.
 template <class T, class Arch>
 void narrow_scores(const score_block<T, Arch>& block, const T* rows, index_t row_step, const T* panel, index_t panel_step, T alpha, T* scores) {
+  using batch = simd::batch<T, Arch>;
   const index_t row = block.row;  // stores of vectors might change what is behind a reference
-  for (index_t i = block.seen_from(0) / block.lanes * block.lanes; i < block.queries; i += block.lanes) {
-    const auto queries = narrow_rows<T, Arch>::load(panel + i, panel_step).times(simd::batch<T, Arch>(alpha));
-    const index_t end = block.sees(i + block.lanes - 1);
+  for_each_strip(block, [&]<int Vectors>(index_t i, std::integral_constant<int, Vectors>) GRAFT_INLINED {
+    const auto queries = narrow_rows<T, Arch, Vectors>::load(panel + i, panel_step).times(batch(alpha));
+    const index_t end = block.sees(i + Vectors * block.lanes - 1);
     const auto put = [&queries, rows, row_step, column = scores + i, row](index_t k) GRAFT_INLINED {
-      simd::store(column + k * row, queries.times_row(rows + k * row_step));
+      batch score[Vectors];
+      queries.times_row(rows + k * row_step, score);
+      GRAFT_UNROLL
+      for (int v = 0; v < Vectors; ++v) simd::store(column + k * row + v * simd::width<T, Arch>, score[v]);
     };
     index_t k = 0;
     for (; k + 4 <= end; k += 4) {
@@ -79,14 +110,23 @@ void narrow_scores(const score_block<T, Arch>& block, const T* rows, index_t row
       for (int u = 0; u < 4; ++u) put(k + u);
     }
     for (; k < end; ++k) put(k);
-  }
+  });
 }
 
-/// Adds to `sums`, of the vector of queries at i, scores(k, i) rows(k, c) over the keys: what gather_from_keys does for all queries.
+/// panel(c, i) += sum over the keys of scores(k, i) rows(k, c): what gather_from_keys does for other heads. Scores that nobody sees are zeros.
 template <class T, class Arch>
-GRAFT_INLINE void add_narrow_rows(const score_block<T, Arch>& block, index_t i, const T* scores, const T* rows, index_t row_step, narrow_rows<T, Arch>& sums) {
-  for (index_t k = 0, end = block.sees(i + block.lanes - 1); k < end; ++k)
-    sums.add_row(simd::load<T, Arch>(scores + k * block.row + i), rows + k * row_step);
+void gather_narrow(const score_block<T, Arch>& block, const T* scores, const T* rows, index_t row_step, T* panel, index_t panel_step) {
+  for_each_strip(block, [&]<int Vectors>(index_t i, std::integral_constant<int, Vectors>) GRAFT_INLINED {
+    auto sums = narrow_rows<T, Arch, Vectors>::load(panel + i, panel_step);
+    const index_t end = block.sees(i + Vectors * block.lanes - 1);
+    for (index_t k = 0; k < end; ++k) {
+      simd::batch<T, Arch> weights[Vectors];
+      GRAFT_UNROLL
+      for (int v = 0; v < Vectors; ++v) weights[v] = simd::load<T, Arch>(scores + k * block.row + i + v * block.lanes);
+      sums.add_row(weights, rows + k * row_step);
+    }
+    sums.store(panel + i, panel_step);
+  });
 }
 
 /// Rows of out, those of the block's queries: softmax of their scores, powers of two to take, times the values. `panel` has the queries,
@@ -99,13 +139,14 @@ void attend_narrow(const score_block<T, Arch>& block, const T* panel, T scale, h
   for (index_t i = 0; i < block.queries; i += block.lanes) {
     const auto queries = narrow_rows<T, Arch>::load(panel + i, block.row).times(batch(scale));
     const auto put = [&queries, key, column = scores + i, row](index_t k) GRAFT_INLINED {
-      const batch score = queries.times_row(key.from(k).data);
-      simd::store(column + k * row, score);
-      return score;
+      batch score[1];
+      queries.times_row(key.from(k).data, score);
+      simd::store(column + k * row, score[0]);
+      return score[0];
     };
     auto y = narrow_rows<T, Arch>::zeros();
     const auto [sum, log_sum] = softmax_of_queries(
-        block, i, scores, put, [&](index_t k, batch e) GRAFT_INLINED { y.add_row(e, value.from(k).data); }, [](index_t) {});
+        block, i, scores, put, [&](index_t k, batch e) GRAFT_INLINED { y.add_row({e}, value.from(k).data); }, [](index_t) {});
     simd::store(log_sums + i, log_sum);
     y.times(batch(T(1)) / sum).put_rows(out + i * out_step, out_step, T(0), block.queries - i);
   }
