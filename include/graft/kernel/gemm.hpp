@@ -207,8 +207,7 @@ void matmul_tn(context& ctx, tensor_view<const T, 2> a, tensor_view<const T, 2> 
     return run_panels<store::transposed, Arch>(ctx, columns, depth, rows, raw_columns<T>{b}, column_panels<T, Arch, T>{a, false},
                                                c, scale);
   const auto panels = column_panels<T, Arch, T>::of(b, rows);
-  const bool far_apart = a.stride[0] * static_cast<index_t>(sizeof(T)) >= 4096;  // down a column, every step takes another page
-  if (far_apart && rows >= 64 && depth > 64)
+  if (page_a_row<T>(a.stride[0]) && rows >= 64 && depth > 64)
     return run_panels<store::straight, Arch>(ctx, rows, depth, columns, turned_columns<T, Arch>{a}, panels, c, scale);
   run_panels<store::straight, Arch>(ctx, rows, depth, columns, raw_columns<T>{a}, panels, c, scale);
 }

@@ -22,6 +22,11 @@ struct panel_view {
 /// How many values of k are taken at a time from columns: lines that hold some of the next columns too stay at hand.
 inline constexpr index_t column_depth = 384;
 
+/// Whether rows of `row` values lie a page of memory or more apart: every step down a column is another page then, and the lines of a column
+/// share few sets of the caches.
+template <class T>
+constexpr bool page_a_row(index_t row) noexcept { return row * static_cast<index_t>(sizeof(T)) >= 4096; }
+
 /// Rows read where they are, in the rows or the columns of a: at most `most` at a time, which stay near, and `deepest` values of k.
 template <class T, broadcast Lies = broadcast::from_rows>
 struct raw_rows {
@@ -77,11 +82,10 @@ struct column_panels {
   stored_view<E> w;
   bool many_rows;  // so many that panels are best copied
 
-  /// Those of w for a product of `rows` rows. Where every row of w is a page of its own and few sets of the caches hold its lines, copies
-  /// pay for fewer rows. The storage type has no say, so that decoded weights give the same bits.
+  /// Those of w for a product of `rows` rows. Where rows of w are pages, copies pay for fewer rows. The storage type has no say, so that
+  /// decoded weights give the same bits.
   static column_panels of(stored_view<E> w, index_t rows) {
-    const bool page_a_row = w.shape[1] * static_cast<index_t>(sizeof(T)) >= 4096;
-    return {w, rows > (together > 1 ? 16 : page_a_row ? 64 : 256)};
+    return {w, rows > (together > 1 ? 16 : page_a_row<T>(w.shape[1]) ? 64 : 256)};
   }
 
   /// How many values of k a pass should take. In place: the lines that a panel touches must still be at hand when its neighbour, which
