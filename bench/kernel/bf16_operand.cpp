@@ -38,7 +38,7 @@ GRAFT_FOR_BF16 double vector_burst() {
 /// The same in matrix registers.
 GRAFT_FOR_BF16_MATRICES double matrix_burst() {
   constexpr int steps = 2000;
-  graft::kernel::detail::take_matrix_registers();
+  const graft::kernel::detail::matrix_registers registers;
   alignas(64) float pairs[16 * 16] = {};
   _tile_loadd(6, pairs, 64);
   _tile_loadd(7, pairs, 64);
@@ -53,7 +53,6 @@ GRAFT_FOR_BF16_MATRICES double matrix_burst() {
     _tile_dpbf16ps(3, 6, 7);
   }
   _tile_stored(0, pairs, 64);
-  graft::kernel::detail::give_matrix_registers_back();
   return 4.0 * 2 * 16 * 16 * 32 * steps;
 }
 

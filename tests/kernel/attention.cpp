@@ -6,67 +6,15 @@
 
 #include "graft/core/thread_pool.hpp"
 #include "graft/kernel/attention_backward.hpp"
+#include "support/attention.hpp"
 #include "support/catch.hpp"
 #include "support/near.hpp"
 
 using namespace graft;
+using test::example;
 using test::random_tensor;
 
 namespace {
-
-struct example {
-  std::vector<index_t> query_offsets, key_offsets;
-  index_t heads, kv_heads, head_size;
-  bool causal;
-
-  kernel::attention_layout layout() const {
-    return {heads, kv_heads, head_size, 1 / std::sqrt(static_cast<double>(head_size)), causal, query_offsets, key_offsets};
-  }
-};
-
-struct result {
-  tensor<double, 2> y, log_sum, dq, dk, dv;
-};
-
-/// The definition, in double and with nested loops.
-template <class T>
-result plain_attention(const example& e, const tensor<T, 2>& q, const tensor<T, 2>& k, const tensor<T, 2>& v, const tensor<T, 2>& dy) {
-  const auto at = e.layout();
-  const index_t d = e.head_size;
-  result r{tensor<double, 2>::zeros(q.shape()), tensor<double, 2>::zeros({q.shape()[0], e.heads}), tensor<double, 2>::zeros(q.shape()),
-           tensor<double, 2>::zeros(k.shape()), tensor<double, 2>::zeros(v.shape())};
-  for (index_t s = 0; s < at.sequences(); ++s) {
-    const index_t q0 = e.query_offsets[s], n = e.query_offsets[s + 1] - q0, k0 = e.key_offsets[s], m = e.key_offsets[s + 1] - k0;
-    for (index_t h = 0; h < e.heads; ++h)
-      for (index_t i = 0; i < n; ++i) {
-        const index_t g = h / (e.heads / e.kv_heads), seen = e.causal ? m - n + i + 1 : m;
-        std::vector<double> p(static_cast<std::size_t>(seen)), dp(p.size());
-        double sum = 0, mean = 0;
-        for (index_t j = 0; j < seen; ++j) {
-          double score = 0;
-          for (index_t c = 0; c < d; ++c) score += double(q(q0 + i, h * d + c)) * double(k(k0 + j, g * d + c));
-          sum += p[j] = std::exp(score * at.scale);
-        }
-        r.log_sum(q0 + i, h) = std::log(sum);
-        for (index_t j = 0; j < seen; ++j) {
-          p[j] /= sum;
-          for (index_t c = 0; c < d; ++c) {
-            r.y(q0 + i, h * d + c) += p[j] * double(v(k0 + j, g * d + c));
-            r.dv(k0 + j, g * d + c) += p[j] * double(dy(q0 + i, h * d + c));
-            dp[j] += double(dy(q0 + i, h * d + c)) * double(v(k0 + j, g * d + c));
-          }
-          mean += p[j] * dp[j];
-        }
-        for (index_t j = 0; j < seen; ++j)
-          for (index_t c = 0; c < d; ++c) {
-            const double ds = p[j] * (dp[j] - mean) * at.scale;
-            r.dq(q0 + i, h * d + c) += ds * double(k(k0 + j, g * d + c));
-            r.dk(k0 + j, g * d + c) += ds * double(q(q0 + i, h * d + c));
-          }
-      }
-  }
-  return r;
-}
 
 const std::vector<example> examples{
     {{0, 5}, {0, 5}, 1, 1, 8, true},          {{0, 5}, {0, 5}, 2, 2, 16, false},
@@ -76,16 +24,12 @@ const std::vector<example> examples{
     {{0, 261}, {0, 261}, 4, 2, 8, true},      {{0, 97}, {0, 97}, 2, 2, 16, true},
     {{0, 3, 30}, {0, 90, 117}, 2, 1, 8, true}, {{0, 50, 51, 121}, {0, 50, 51, 121}, 2, 2, 8, false},
     {{0, 300, 301}, {0, 300, 308}, 1, 1, 8, false}, {{0, 90}, {0, 95}, 2, 1, 8, true},
+    {{0, 5, 5, 9}, {0, 5, 12, 16}, 2, 1, 16, true}, {{0, 5, 5}, {0, 5, 12}, 1, 1, 8, false},
 };
 
 template <class T>
-struct run_result {
-  tensor<T, 2> y, log_sum, dq, dk, dv;
-};
-
-template <class T>
-run_result<T> run(context& ctx, const example& e, const tensor<T, 2>& q, const tensor<T, 2>& k, const tensor<T, 2>& v, const tensor<T, 2>& dy, T beta) {
-  run_result<T> r{tensor<T, 2>(q.shape()), tensor<T, 2>({q.shape()[0], e.heads}), tensor<T, 2>::full(q.shape(), 1),
+test::attention_result<T> run(context& ctx, const example& e, const tensor<T, 2>& q, const tensor<T, 2>& k, const tensor<T, 2>& v, const tensor<T, 2>& dy, T beta) {
+  test::attention_result<T> r{tensor<T, 2>(q.shape()), tensor<T, 2>({q.shape()[0], e.heads}), tensor<T, 2>::full(q.shape(), 1),
                   tensor<T, 2>::full(k.shape(), 2), tensor<T, 2>::full(v.shape(), 3)};
   const auto at = e.layout();
   kernel::attention<T>(ctx, at, q, k, v, r.y, r.log_sum.data());
@@ -102,7 +46,7 @@ TEMPLATE_TEST_CASE("attention and its gradients follow their definition", "", fl
     const index_t n = e.query_offsets.back(), m = e.key_offsets.back();
     const auto q = random_tensor<TestType, 2>({n, e.heads * e.head_size}, 1), dy = random_tensor<TestType, 2>(q.shape(), 4);
     const auto k = random_tensor<TestType, 2>({m, e.kv_heads * e.head_size}, 2), v = random_tensor<TestType, 2>(k.shape(), 3);
-    const auto expected = plain_attention(e, q, k, v, dy);
+    const auto expected = test::plain_attention(e, q, k, v, dy);
     const double allowed = test::tolerance<TestType>(m + e.head_size);
     INFO("rows " << n << " keys " << m << " heads " << e.heads << "/" << e.kv_heads << " size " << e.head_size);
     const auto got = run<TestType>(ctx, e, q, k, v, dy, 0);

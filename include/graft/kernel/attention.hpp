@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "graft/kernel/attention_narrow.hpp"
+#include "graft/kernel/bf16_attention.hpp"
 #include "graft/kernel/dot.hpp"
 #include "graft/kernel/softmax.hpp"
 
@@ -16,12 +17,9 @@ namespace detail {
 template <class T, class Arch>
 void attend_row(context& ctx, const attention_layout& at, tensor_view<const T, 2> q, tensor_view<const T, 2> k,
                 tensor_view<const T, 2> v, tensor_view<T, 2> out, T* log_sum) {
-  const index_t d = at.head_size;
-  index_t longest = 0;
-  for (index_t s = 0; s < at.sequences(); ++s) longest = std::max(longest, rows_of(at.key_offsets, s).count);
-  const index_t edge_elements = keys_at_once * value_width<T, Arch>(d);
-  ctx.scratch().reserve(static_cast<std::size_t>(longest + 8 + edge_elements) * sizeof(T));
-  ctx.executor().parallel_for(q.shape[0] * at.heads, 1 + 65536 / (d * (longest + 1)), [&](index_t first, index_t last) {
+  const index_t d = at.head_size, most_keys = longest(at.key_offsets), edge_elements = keys_at_once * value_width<T, Arch>(d);
+  ctx.scratch().reserve(static_cast<std::size_t>(most_keys + 8 + edge_elements) * sizeof(T));
+  ctx.executor().parallel_for(q.shape[0] * at.heads, 1 + 65536 / (d * (most_keys + 1)), [&](index_t first, index_t last) {
     const auto scratch = ctx.scratch().take();
     T* const edge = scratch.template as<T>();
     T* const scores = edge + edge_elements;
@@ -43,22 +41,6 @@ void attend_row(context& ctx, const attention_layout& at, tensor_view<const T, 2
                                                    out.stride[0], T(1) / sum, T(0), edge);
     }
   });
-}
-
-/// Scores, powers of two to take, become those powers, less the largest of their query, and 0 where the query does not see the key;
-/// sums and natural log sums are those of every query.
-template <class T, class Arch>
-void exponentials(const score_block<T, Arch>& block, T* scores, T* sums, T* log_sums) {
-  using batch = simd::batch<T, Arch>;
-  const index_t row = block.row;  // stores of vectors might change what is behind a reference
-  for (index_t i = 0; i < block.queries; i += block.lanes) {
-    const auto at = [column = scores + i, row](index_t k) GRAFT_INLINED { return column + k * row; };
-    const auto [sum, log_sum] = softmax_of_queries(
-        block, i, scores, [&](index_t k) GRAFT_INLINED { return simd::load<T, Arch>(at(k)); },
-        [&](index_t k, batch e) GRAFT_INLINED { simd::store(at(k), e); }, [&](index_t k) { simd::store(at(k), batch(T(0))); });
-    simd::store(sums + i, sum);
-    simd::store(log_sums + i, log_sum);
-  }
 }
 
 /// Everything the forward pass of one (sequence, query head) reads and writes.
@@ -116,34 +98,41 @@ struct forward_task {
   }
 };
 
+/// All tasks of a forward pass, each one head and some blocks of `width` queries. A task copies its keys once for all of these; there should be
+/// several tasks for every thread.
+template <class Task>
+void run_forward(context& ctx, const Task& task, index_t width) {
+  const attention_layout& at = task.at;
+  ctx.scratch().reserve(static_cast<std::size_t>(task.scratch_elements(longest(at.key_offsets))) * sizeof(*task.out.data));
+  const index_t concurrency = ctx.executor().concurrency();
+  const index_t blocks = (longest(at.query_offsets) + width - 1) / width, all = blocks * at.sequences() * at.heads;
+  const index_t together = concurrency == 1 ? blocks : std::clamp<index_t>(all / (8 * concurrency), 1, blocks);
+  const block_grid grid(at.query_offsets, at.heads, together * width);
+  ctx.executor().parallel_for(grid.tasks(at.sequences()), 1, [&](index_t t, index_t) {
+    grid.run(t, at.query_offsets, [&](index_t s, index_t head, index_t first, index_t count) {
+      const auto scratch = ctx.scratch().take();
+      Task one = task;
+      one.s = s;
+      one.head = head;
+      one.run(first, count, scratch.template as<std::remove_cvref_t<decltype(*task.out.data)>>());
+    });
+  });
+}
+
 }  // namespace detail
 
 /// out = softmax(scale q k^T, masked) v for every head. Shapes: q, out (N, H * D), k, v (M, G * D), rows contiguous;
 /// log_sum (N, H), the log of every softmax's denominator, or null. Cost: 4 D flops for every visible pair and head.
-/// Workspace of a thread: the scores of 48 queries and, with 16 registers or where copies_rows says so, one head's keys and values.
+/// Where the context asks for bf16 products and the processor has matrix registers, q, k, v and the powers are rounded for the products, if
+/// heads are whole vectors of 32 to 256 channels and some sequence has 32 queries.
+/// Workspace of a thread: the scores of 48 queries and, in bf16, with 16 registers or where copies_rows says so, one head's keys and values.
 template <class T, class Arch = simd::default_arch>
 void attention(context& ctx, const attention_layout& at, tensor_view<const T, 2> q, tensor_view<const T, 2> k,
                tensor_view<const T, 2> v, tensor_view<T, 2> out, T* log_sum) {
-  index_t longest_keys = 0, longest_queries = 0;
-  for (index_t s = 0; s < at.sequences(); ++s) {
-    longest_keys = std::max(longest_keys, detail::rows_of(at.key_offsets, s).count);
-    longest_queries = std::max(longest_queries, detail::rows_of(at.query_offsets, s).count);
-  }
-  if (longest_queries <= 2) return detail::attend_row<T, Arch>(ctx, at, q, k, v, out, log_sum);
-
-  using task = detail::forward_task<T, Arch>;
-  ctx.scratch().reserve(static_cast<std::size_t>(task{at, q, k, v, out, log_sum, 0, 0}.scratch_elements(longest_keys)) * sizeof(T));
-  // A task copies its keys once for all its blocks of queries; there should be several tasks for every thread.
-  const index_t width = detail::queries_at_once<T, Arch>(at.head_size), concurrency = ctx.executor().concurrency();
-  const index_t blocks = (longest_queries + width - 1) / width, all = blocks * at.sequences() * at.heads;
-  const index_t together = concurrency == 1 ? blocks : std::clamp<index_t>(all / (8 * concurrency), 1, blocks);
-  const detail::block_grid grid(at, at.query_offsets, at.heads, together * width);
-  ctx.executor().parallel_for(grid.tasks(at.sequences()), 1, [&](index_t t, index_t) {
-    grid.run(t, at.query_offsets, [&](index_t s, index_t head, index_t first, index_t count) {
-      const auto scratch = ctx.scratch().take();
-      task{at, q, k, v, out, log_sum, s, head}.run(first, count, scratch.template as<T>());
-    });
-  });
+  if (detail::longest(at.query_offsets) <= 2) return detail::attend_row<T, Arch>(ctx, at, q, k, v, out, log_sum);
+  if constexpr (detail::could_go_in_bf16<T, Arch>)
+    if (detail::attends_in_pairs(ctx, at)) return detail::run_forward(ctx, detail::paired_forward<Arch>{at, q, k, v, out, log_sum, 0, 0}, detail::pair_columns);
+  detail::run_forward(ctx, detail::forward_task<T, Arch>{at, q, k, v, out, log_sum, 0, 0}, detail::queries_at_once<T, Arch>(at.head_size));
 }
 
 }  // namespace graft::kernel

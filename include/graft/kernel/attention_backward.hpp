@@ -40,6 +40,8 @@ void probabilities_and_gradient(const score_block<T, Arch>& block, T* p, T* ds, 
   }
 }
 
+struct paired_workspace;
+
 /// Everything the backward pass of one (sequence, query head) reads and writes.
 template <class T, class Arch>
 struct backward_task {
@@ -51,10 +53,13 @@ struct backward_task {
 
   static constexpr index_t width = score_block<T, Arch>::width, lanes = score_block<T, Arch>::lanes;
   static constexpr index_t together = 4;  // blocks of queries that go over the keys at once: each key block is brought in once for all
+  /// What a thread needs; by pairs, for up to `longest` keys of a sequence.
   static index_t scratch_elements(index_t head_size) {
     if (is_narrow(head_size)) return narrow_queries * (3 * narrow_head + 2 * narrow_keys);
     return 2 * width * width + 2 * together * width * head_size + 2 * (together + 1) * width * whole_vectors<T, Arch>(head_size);
   }
+
+  static index_t scratch_elements_in_pairs(index_t head_size, index_t longest);
 
   void run(T* scratch) const {
     if (is_narrow(at.head_size)) return run_narrow(scratch);
@@ -80,6 +85,19 @@ struct backward_task {
     }
   }
 
+  /// All of it where a sequence has keys, but no queries.
+  void unseen_keys() const {
+    const row_range keys = rows_of(at.key_offsets, s);
+    for (const gradient_target<T>* to : {&dk, &dv})
+      for (index_t n = keys.first; to->data != nullptr && n < keys.first + keys.count; ++n) {
+        T* const row = to->data + n * to->row_step + key_column;
+        std::transform(row, row + at.head_size, row, [to](T old) { return to->beta == T(0) ? T(0) : to->beta * old; });
+      }
+  }
+
+  /// The same by pairs of bf16 values: bf16_attention_backward.hpp.
+  void run_in_pairs(T* scratch) const;
+
  private:
   /// Keys that any query row before `i` sees.
   index_t seen_before(index_t i) const {
@@ -101,9 +119,8 @@ struct backward_task {
     const T *panels, *lse, *delta;
   };
 
-  /// What queries [first, end), whose rows are given, bring along: their log sums, the inner products of y and dy, and panels of q and
-  /// dy by turns, each `wide` queries wide.
-  void prepare(index_t first, index_t end, head_rows<T> query, head_rows<T> gradient, T* panels, T* lse, T* delta, index_t wide) const {
+  /// What queries [first, end), whose rows are given, bring along: their log sums and the inner products of y and dy.
+  void sums_of(index_t first, index_t end, head_rows<T> query, head_rows<T> gradient, T* lse, T* delta) const {
     const index_t d = at.head_size, before = rows_of(at.query_offsets, s).first;
     constexpr index_t ahead = 12;
     for (index_t i = first; i < end; ++i) {
@@ -114,14 +131,20 @@ struct backward_task {
       delta[i - first] = inner_product(gradient.from(i - first).data, &y(before + i, head * d));
       lse[i - first] = std::numbers::log2e_v<T> * log_sum[(before + i) * at.heads + head];
     }
+    const index_t padded = whole_vectors<T, Arch>(end - first);
+    std::fill(lse + (end - first), lse + padded, T(0));
+    std::fill(delta + (end - first), delta + padded, T(0));
+  }
+
+  /// The same, and panels of q and dy by turns, each `wide` queries wide.
+  void prepare(index_t first, index_t end, head_rows<T> query, head_rows<T> gradient, T* panels, T* lse, T* delta, index_t wide) const {
+    const index_t d = at.head_size;
+    sums_of(first, end, query, gradient, lse, delta);
     for (index_t i = 0; i < end - first; i += wide, panels += 2 * d * wide) {
       const index_t rows = std::min(wide, end - first - i);
       pack_rows<T, Arch>(query.from(i).data, query.step, rows, d, panels, wide);
       pack_rows<T, Arch>(gradient.from(i).data, gradient.step, rows, d, panels + d * wide, wide);
     }
-    const index_t padded = whole_vectors<T, Arch>(end - first);
-    std::fill(lse + (end - first), lse + padded, T(0));
-    std::fill(delta + (end - first), delta + padded, T(0));
   }
 
   /// The whole task for narrow heads.
@@ -158,6 +181,8 @@ struct backward_task {
                                                                   dq.row_step, dq.beta, rows - i);
     }
   }
+
+  void run_paired_block(const query_block& of, index_t j, const paired_workspace& in, index_t turned_step) const;
 
   /// The five products of a block of queries and the key block at j, whose rows are given.
   void run_block(const query_block& of, index_t j, head_rows<T> key, head_rows<T> value, T* scratch) const {
@@ -205,37 +230,61 @@ void reduce_groups(context& ctx, const attention_layout& at, index_t rows, const
   });
 }
 
+/// attention_backward, by pairs of bf16 values or not. Tasks are (sequence, query head); where heads share keys, each writes a copy that is
+/// summed after.
+template <class T, class Arch>
+void run_backward(context& ctx, const backward_task<T, Arch>& all, index_t longest_keys, bool in_pairs) {
+  const attention_layout& at = all.at;
+  const index_t d = at.head_size, copy = all.k.shape[0] * d;
+  const std::size_t copied = static_cast<std::size_t>(at.heads * copy);
+  const bool shared_keys = at.group() > 1;  // then every query head writes a copy of its own
+  gradient_target<T> dk_of_head = all.dk, dv_of_head = all.dv;
+  buffer_handle copies;
+  if (shared_keys && (all.dk.data != nullptr || all.dv.data != nullptr)) {
+    copies = ctx.pool().take(2 * copied * sizeof(T));
+    T* const first = reinterpret_cast<T*>(copies.data());
+    if (all.dk.data != nullptr) dk_of_head = {first, d, T(0)};
+    if (all.dv.data != nullptr) dv_of_head = {first + copied, d, T(0)};
+  }
+
+  index_t room = all.scratch_elements(d);
+  if constexpr (could_go_in_bf16<T, Arch>)
+    if (in_pairs) room = all.scratch_elements_in_pairs(d, longest_keys);
+  ctx.scratch().reserve(static_cast<std::size_t>(room) * sizeof(T));
+  ctx.executor().parallel_for(at.sequences() * at.heads, 1, [&](index_t t, index_t) {
+    const auto scratch = ctx.scratch().take();
+    backward_task<T, Arch> one = all;
+    one.s = t / at.heads;
+    one.head = t % at.heads;
+    one.key_column = shared_keys ? one.head * copy : one.head / at.group() * d;
+    one.dk = dk_of_head;
+    one.dv = dv_of_head;
+    if (rows_of(at.query_offsets, one.s).count == 0) return one.unseen_keys();
+    if constexpr (could_go_in_bf16<T, Arch>)
+      if (in_pairs) return one.run_in_pairs(scratch.template as<T>());
+    one.run(scratch.template as<T>());
+  });
+  if (shared_keys && all.dk.data != nullptr) reduce_groups<T, Arch>(ctx, at, all.k.shape[0], dk_of_head.data, all.dk);
+  if (shared_keys && all.dv.data != nullptr) reduce_groups<T, Arch>(ctx, at, all.k.shape[0], dv_of_head.data, all.dv);
+}
+
 }  // namespace detail
+}  // namespace graft::kernel
+
+#include "graft/kernel/bf16_attention_backward.hpp"
+
+namespace graft::kernel {
 
 /// Gradients of attention() for the output gradient dy. Takes what forward took and gave, and adds to dq, dk and dv as
-/// their targets say. Tasks are (sequence, query head); where heads share keys, each writes a copy that is summed after.
-/// Cost: 10 D flops for every visible pair and head. Workspace: with groups, one dk and dv of the queries' width.
+/// their targets say. Where the context asks for bf16 products and the processor has matrix registers, the factors of all five are rounded.
+/// Cost: 10 D flops for every visible pair and head. Workspace: with groups, one dk and dv of the queries' width; of a thread, in bf16,
+/// the keys and values of one head as well.
 template <class T, class Arch = simd::default_arch>
 void attention_backward(context& ctx, const attention_layout& at, tensor_view<const T, 2> q, tensor_view<const T, 2> k,
                         tensor_view<const T, 2> v, tensor_view<const T, 2> y, const T* log_sum, tensor_view<const T, 2> dy,
                         gradient_target<T> dq, gradient_target<T> dk, gradient_target<T> dv) {
-  using task = detail::backward_task<T, Arch>;
-  const index_t d = at.head_size, copy = k.shape[0] * d;
-  const std::size_t copied = static_cast<std::size_t>(at.heads * copy);
-  const bool shared_keys = at.group() > 1;  // then every query head writes a copy of its own
-  gradient_target<T> dk_of_head = dk, dv_of_head = dv;
-  buffer_handle copies;
-  if (shared_keys && (dk.data != nullptr || dv.data != nullptr)) {
-    copies = ctx.pool().take(2 * copied * sizeof(T));
-    T* const first = reinterpret_cast<T*>(copies.data());
-    if (dk.data != nullptr) dk_of_head = {first, d, T(0)};
-    if (dv.data != nullptr) dv_of_head = {first + copied, d, T(0)};
-  }
-
-  ctx.scratch().reserve(static_cast<std::size_t>(task::scratch_elements(d)) * sizeof(T));
-  ctx.executor().parallel_for(at.sequences() * at.heads, 1, [&](index_t t, index_t) {
-    const auto scratch = ctx.scratch().take();
-    const index_t head = t % at.heads, key_column = shared_keys ? head * copy : head / at.group() * d;
-    const task one{at, q, k, v, y, dy, log_sum, dq, dk_of_head, dv_of_head, t / at.heads, head, key_column};
-    one.run(scratch.template as<T>());
-  });
-  if (shared_keys && dk.data != nullptr) detail::reduce_groups<T, Arch>(ctx, at, k.shape[0], dk_of_head.data, dk);
-  if (shared_keys && dv.data != nullptr) detail::reduce_groups<T, Arch>(ctx, at, k.shape[0], dv_of_head.data, dv);
+  const bool in_pairs = detail::could_go_in_bf16<T, Arch> && detail::attends_in_pairs(ctx, at);
+  detail::run_backward(ctx, detail::backward_task<T, Arch>{at, q, k, v, y, dy, log_sum, dq, dk, dv, 0, 0, 0}, detail::longest(at.key_offsets), in_pairs);
 }
 
 }  // namespace graft::kernel

@@ -41,6 +41,13 @@ inline row_range rows_of(std::span<const index_t> offsets, index_t s) {
   return {offsets[i], offsets[i + 1] - offsets[i]};
 }
 
+/// The most rows of a sequence.
+inline index_t longest(std::span<const index_t> offsets) {
+  index_t most = 0;
+  for (std::size_t s = 1; s < offsets.size(); ++s) most = std::max(most, offsets[s] - offsets[s - 1]);
+  return most;
+}
+
 /// Keys that query `i` of a sequence may see.
 inline index_t visible_keys(const attention_layout& at, index_t queries, index_t keys, index_t i) {
   return at.causal ? std::min(keys, keys - queries + i + 1) : keys;
@@ -51,11 +58,8 @@ inline index_t visible_keys(const attention_layout& at, index_t queries, index_t
 struct block_grid {
   index_t heads, rows, blocks;
 
-  block_grid(const attention_layout& at, std::span<const index_t> offsets, index_t head_count, index_t block_rows)
-      : heads(head_count), rows(block_rows), blocks(0) {
-    for (index_t s = 0; s < at.sequences(); ++s)
-      blocks = std::max(blocks, (rows_of(offsets, s).count + block_rows - 1) / block_rows);
-  }
+  block_grid(std::span<const index_t> offsets, index_t head_count, index_t block_rows)
+      : heads(head_count), rows(block_rows), blocks((longest(offsets) + block_rows - 1) / block_rows) {}
   index_t tasks(index_t sequences) const { return sequences * heads * blocks; }
 
   /// Calls f(sequence, head, first row, rows) for task t unless it lies past the end of its sequence.
@@ -154,6 +158,22 @@ GRAFT_INLINE softmax_sums<T, Arch> softmax_of_queries(const score_block<T, Arch>
       i, 0, [&](index_t key) GRAFT_INLINED { add(key, power(key)); },
       [&](index_t key, auto seen) GRAFT_INLINED { add(key, simd::select(seen, power(key), batch(T(0)))); }, hidden);
   return {sum, simd::fma(top, batch(std::numbers::ln2_v<T>), simd::log(sum))};
+}
+
+/// Scores, powers of two to take, become those powers, less the largest of their query, and 0 where the query does not see the key;
+/// sums and natural log sums are those of every query.
+template <class T, class Arch>
+void exponentials(const score_block<T, Arch>& block, T* scores, T* sums, T* log_sums) {
+  using batch = simd::batch<T, Arch>;
+  const index_t row = block.row;  // stores of vectors might change what is behind a reference
+  for (index_t i = 0; i < block.queries; i += block.lanes) {
+    const auto at = [column = scores + i, row](index_t k) GRAFT_INLINED { return column + k * row; };
+    const auto [sum, log_sum] = softmax_of_queries(
+        block, i, scores, [&](index_t k) GRAFT_INLINED { return simd::load<T, Arch>(at(k)); },
+        [&](index_t k, batch e) GRAFT_INLINED { simd::store(at(k), e); }, [&](index_t k) { simd::store(at(k), batch(T(0))); });
+    simd::store(sums + i, sum);
+    simd::store(log_sums + i, log_sum);
+  }
 }
 
 inline constexpr index_t keys_at_once = 96;  // of multiply_head

@@ -2,10 +2,18 @@
 // The operands of bf16 products: rounded while they are packed, two neighbouring values of k in the place of one float.
 // Read next: kernel/gemm.hpp.
 #pragma once
+#include "graft/core/context.hpp"
 #include "graft/kernel/bf16_tile.hpp"
 #include "graft/kernel/operand.hpp"
 
 namespace graft::kernel::detail {
+
+/// Whether a product that could go by bf16 pairs does: its context asks for them, and the processor and its size let it gain.
+inline bool goes_in_bf16(const context& ctx, index_t rows, index_t columns, index_t depth) {
+  return ctx.products == product_precision::bf16 && rows >= 32 && columns >= 32 && depth >= 32 && simd::gains_by_bf16();
+}
+template <class T, class Arch>
+inline constexpr bool could_go_in_bf16 = std::same_as<T, float> && simd::knows_bf16<Arch>;
 
 /// Pairs that hold `steps` values of k, whole blocks of them.
 constexpr index_t whole_pairs(index_t steps) noexcept { return (steps + 2 * pair_block - 1) / (2 * pair_block) * pair_block; }

@@ -16,7 +16,13 @@ inline constexpr index_t pair_columns = 48, pair_block = 16;
 /// Rows that two matrix registers take at a time: packed rows have room up to it, which need not be filled.
 inline constexpr index_t matrix_rows = 32;
 
-/// All rows of `a` against one panel of pairs, 48 columns wide, of which out.columns are wanted: run_panel for pairs.
+class matrix_registers;
+struct no_registers {
+  ~no_registers() {}  // lest it be an unused variable
+};
+
+/// All rows of `a` against one panel of pairs, 48 columns wide, of which out.columns are wanted: run_panel for pairs, while matrix_registers
+/// lives.
 template <class Arch>
 void run_pair_panel(index_t rows, index_t depth, const float* a, index_t lda, const float* b, tile_output<float> out, more_terms<float> more);
 
@@ -63,52 +69,94 @@ GRAFT_FOR_BF16 __attribute__((noinline)) void run_pair_tile(index_t depth, const
   finish_pair_tile<Rows, Arch>(acc, out, more);
 }
 
-/// Shapes of the eight matrix registers: 16 rows of 64 bytes each.
-struct alignas(64) matrix_registers {
-  std::uint8_t palette = 1, start_row = 0, reserved[14] = {};
-  std::uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-  std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-};
-
-/// sums(i, j) of matrix_rows rows and 48 columns, by matrix registers: six hold sums, one the rows, one the panel.
-GRAFT_FOR_BF16_MATRICES inline void sum_matrix_tile(index_t depth, const float* a, index_t lda, const float* b, float* sums) {
-  const auto row_bytes = static_cast<std::size_t>(lda) * sizeof(float);
+/// c = products, or c + products, of matrix_rows rows and Matrices * 16 columns of a panel, by matrix registers: up to six hold sums, one the
+/// rows, one the panel.
+template <int Matrices>
+GRAFT_FOR_BF16_MATRICES void multiply_matrices(index_t depth, const float* a, index_t lda, const float* b, float* c, index_t ldc, bool add) {
+  const auto a_bytes = static_cast<std::size_t>(lda) * sizeof(float), c_bytes = static_cast<std::size_t>(ldc) * sizeof(float);
   constexpr std::size_t panel_bytes = pair_columns * sizeof(float);
   const float* const lower = a + 16 * lda;
-  _tile_zero(0);
-  _tile_zero(1);
-  _tile_zero(2);
-  _tile_zero(3);
-  _tile_zero(4);
-  _tile_zero(5);
+  float* const c_lower = c + 16 * ldc;
+  if (add) {
+    _tile_loadd(0, c, c_bytes);
+    _tile_loadd(3, c_lower, c_bytes);
+    if constexpr (Matrices > 1) {
+      _tile_loadd(1, c + 16, c_bytes);
+      _tile_loadd(4, c_lower + 16, c_bytes);
+    }
+    if constexpr (Matrices > 2) {
+      _tile_loadd(2, c + 32, c_bytes);
+      _tile_loadd(5, c_lower + 32, c_bytes);
+    }
+  } else {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    _tile_zero(4);
+    _tile_zero(5);
+  }
   for (index_t k = 0; k < depth; k += pair_block, b += pair_block * pair_columns) {
-    _tile_loadd(6, a + k, row_bytes);
+    _tile_loadd(6, a + k, a_bytes);
     _tile_loadd(7, b, panel_bytes);
     _tile_dpbf16ps(0, 6, 7);
-    _tile_loadd(7, b + 16, panel_bytes);
-    _tile_dpbf16ps(1, 6, 7);
-    _tile_loadd(7, b + 32, panel_bytes);
-    _tile_dpbf16ps(2, 6, 7);
-    _tile_loadd(6, lower + k, row_bytes);
-    _tile_dpbf16ps(5, 6, 7);
-    _tile_loadd(7, b + 16, panel_bytes);
-    _tile_dpbf16ps(4, 6, 7);
-    _tile_loadd(7, b, panel_bytes);
+    if constexpr (Matrices > 1) {
+      _tile_loadd(7, b + 16, panel_bytes);
+      _tile_dpbf16ps(1, 6, 7);
+    }
+    if constexpr (Matrices > 2) {
+      _tile_loadd(7, b + 32, panel_bytes);
+      _tile_dpbf16ps(2, 6, 7);
+    }
+    _tile_loadd(6, lower + k, a_bytes);  // and back, from the columns at hand
+    if constexpr (Matrices > 2) {
+      _tile_dpbf16ps(5, 6, 7);
+      _tile_loadd(7, b + 16, panel_bytes);
+    }
+    if constexpr (Matrices > 1) {
+      _tile_dpbf16ps(4, 6, 7);
+      _tile_loadd(7, b, panel_bytes);
+    }
     _tile_dpbf16ps(3, 6, 7);
   }
-  _tile_stored(0, sums, panel_bytes);
-  _tile_stored(1, sums + 16, panel_bytes);
-  _tile_stored(2, sums + 32, panel_bytes);
-  _tile_stored(3, sums + 16 * pair_columns, panel_bytes);
-  _tile_stored(4, sums + 16 * pair_columns + 16, panel_bytes);
-  _tile_stored(5, sums + 16 * pair_columns + 32, panel_bytes);
+  _tile_stored(0, c, c_bytes);
+  _tile_stored(3, c_lower, c_bytes);
+  if constexpr (Matrices > 1) {
+    _tile_stored(1, c + 16, c_bytes);
+    _tile_stored(4, c_lower + 16, c_bytes);
+  }
+  if constexpr (Matrices > 2) {
+    _tile_stored(2, c + 32, c_bytes);
+    _tile_stored(5, c_lower + 32, c_bytes);
+  }
 }
 
-GRAFT_FOR_BF16_MATRICES inline void take_matrix_registers() {
-  static constexpr matrix_registers shapes;
-  _tile_loadconfig(&shapes);
+inline void multiply_matrices(index_t columns, index_t depth, const float* a, index_t lda, const float* b, float* c, index_t ldc, bool add) {
+  if (columns > 32) return multiply_matrices<3>(depth, a, lda, b, c, ldc, add);
+  if (columns > 16) return multiply_matrices<2>(depth, a, lda, b, c, ldc, add);
+  multiply_matrices<1>(depth, a, lda, b, c, ldc, add);
 }
-GRAFT_FOR_BF16_MATRICES inline void give_matrix_registers_back() { _tile_release(); }
+
+/// The matrix registers, where there are any, shaped for run_pair_panel as long as this lives.
+class matrix_registers {
+ public:
+  GRAFT_FOR_BF16_MATRICES matrix_registers() noexcept {
+    static constexpr shapes all;
+    if (simd::runs_bf16_matrices()) _tile_loadconfig(&all);
+  }
+  GRAFT_FOR_BF16_MATRICES ~matrix_registers() {
+    if (simd::runs_bf16_matrices()) _tile_release();
+  }
+  matrix_registers(const matrix_registers&) = delete;
+  matrix_registers& operator=(const matrix_registers&) = delete;
+
+ private:
+  struct alignas(64) shapes {  // of all eight: 16 rows of 64 bytes each
+    std::uint8_t palette = 1, start_row = 0, reserved[14] = {};
+    std::uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+    std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+  };
+};
 
 template <class Arch>
 void run_pair_panel(index_t rows, index_t depth, const float* a, index_t lda, const float* b, tile_output<float> out, more_terms<float> more) {
@@ -130,14 +178,14 @@ void run_pair_panel(index_t rows, index_t depth, const float* a, index_t lda, co
       finish_pair_tile<Rows, Arch>(acc, out, more);
       advance(Rows);
     };
-    take_matrix_registers();
     while (rows > 0) {
-      sum_matrix_tile(depth, a, lda, b, sums);
-      const float *from = sums, *const end = sums + std::min(rows, matrix_rows) * pair_columns;
+      const index_t here = std::min(rows, matrix_rows);
+      multiply_matrices(out.columns, depth, a, lda, b, sums, pair_columns, false);
+      const float *from = sums, *const end = sums + here * pair_columns;
       for (; from + 8 * pair_columns <= end; from += 8 * pair_columns) finish(from, std::integral_constant<int, 8>{});
       for (; from < end; from += pair_columns) finish(from, std::integral_constant<int, 1>{});
     }
-    return give_matrix_registers_back();
+    return;
   }
   while (rows >= 8) {
     run_pair_tile<8, Arch>(depth, a, lda, b, out, more);
@@ -151,6 +199,14 @@ void run_pair_panel(index_t rows, index_t depth, const float* a, index_t lda, co
     run_pair_tile<1, Arch>(depth, a, lda, b, out, more);
     advance(1);
   }
+}
+
+/// c = products, or c + products, of whole matrix_rows and of 16, 32 or 48 columns, as run_pair_panel computes them, where c is at hand: matrix
+/// registers store there what other caches would keep them waiting for.
+template <class Arch>
+void multiply_pairs(index_t rows, index_t columns, index_t depth, const float* a, index_t lda, const float* b, float* c, index_t ldc, bool add) {
+  if (!simd::runs_bf16_matrices()) return run_pair_panel<Arch>(rows, depth, a, lda, b, {c, ldc, 1, add ? 1.f : 0.f, columns}, {});
+  for (index_t i = 0; i < rows; i += matrix_rows) multiply_matrices(columns, depth, a + i * lda, lda, b, c + i * ldc, ldc, add);
 }
 
 #endif

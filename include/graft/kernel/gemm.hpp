@@ -82,6 +82,7 @@ void run_panels(context& ctx, index_t rows, index_t depth, index_t columns, Rows
   };
   ctx.executor().parallel_for(groups * blocks, 1, [&](index_t task, index_t) {
     const auto scratch = ctx.scratch().take();
+    const std::conditional_t<in_pairs<Rows>, matrix_registers, no_registers> registers;
     T* const panel_room = scratch.template as<T>();
     const index_t i = task / groups * plan.rows, block = std::min(rows - i, plan.rows);
     const index_t first = task % groups * plan.panels * width, last = std::min(columns, first + plan.panels * width);
@@ -107,13 +108,6 @@ void run_panels(context& ctx, index_t rows, index_t depth, index_t columns, Rows
     }
   });
 }
-
-/// Whether a product that could go by bf16 pairs does: its context asks for them, and the processor and its size let it gain.
-inline bool goes_in_bf16(const context& ctx, index_t rows, index_t columns, index_t depth) {
-  return ctx.products == product_precision::bf16 && rows >= 32 && columns >= 32 && depth >= 32 && simd::gains_by_bf16();
-}
-template <class T, class Arch>
-inline constexpr bool could_go_in_bf16 = std::same_as<T, float> && simd::knows_bf16<Arch>;
 
 /// matmul_nt and matmul_nn by bf16 pairs.
 template <class Arch, class W>

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+// Attention whose products go by pairs of bf16 values, wherever the processor has these, and not only where it gains by them.
+#include "graft/kernel/bf16_attention.hpp"
+
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "graft/core/thread_pool.hpp"
+#include "graft/kernel/attention_backward.hpp"
+#include "support/attention.hpp"
+#include "support/catch.hpp"
+#include "support/near.hpp"
+
+using namespace graft;
+using test::example;
+using test::random_tensor;
+
+namespace {
+
+using arch = simd::default_arch;
+constexpr double allowed = 0.02;  // of the largest value: factors keep 8 bits, and a score's error is one of its power
+constexpr bool could_go_in_bf16 = kernel::detail::could_go_in_bf16<float, arch>;
+
+// Blocks are 48 queries forward, 96 queries and 64 keys backward.
+const std::vector<example> examples{
+    {{0, 130}, {0, 130}, 3, 1, 32, true},         {{0, 7, 107}, {0, 7, 107}, 6, 2, 64, true}, {{0, 400}, {0, 400}, 1, 1, 80, true},
+    {{0, 230}, {0, 230}, 2, 1, 48, false},        {{0, 33, 60}, {0, 90, 117}, 2, 1, 128, true}, {{0, 1, 97, 193}, {0, 64, 160, 256}, 2, 2, 64, false},
+    {{0, 100, 100, 149}, {0, 300, 310, 400}, 1, 1, 256, true},
+};
+
+struct inputs {
+  tensor<float, 2> q, k, v, dy;
+
+  explicit inputs(const example& e)
+      : q(random_tensor<float, 2>({e.query_offsets.back(), e.heads * e.head_size}, 1)), k(random_tensor<float, 2>({e.key_offsets.back(), e.kv_heads * e.head_size}, 2)),
+        v(random_tensor<float, 2>(k.shape(), 3)), dy(random_tensor<float, 2>(q.shape(), 4)) {}
+};
+
+test::attention_result<float> run(context& ctx, const example& e, const inputs& in, float beta) {
+  test::attention_result<float> r{tensor<float, 2>(in.q.shape()), tensor<float, 2>({in.q.shape()[0], e.heads}), tensor<float, 2>::full(in.q.shape(), 1),
+                                  tensor<float, 2>::full(in.k.shape(), 2), tensor<float, 2>::full(in.k.shape(), 3)};
+  const auto at = e.layout();
+  const kernel::gradient_target<float> dq{r.dq.data(), r.dq.shape()[1], beta}, dk{r.dk.data(), r.dk.shape()[1], beta}, dv{r.dv.data(), r.dv.shape()[1], beta};
+  if constexpr (could_go_in_bf16)
+    if (simd::runs_bf16()) {
+      kernel::detail::run_forward(ctx, kernel::detail::paired_forward<arch>{at, in.q, in.k, in.v, r.y, r.log_sum.data(), 0, 0}, kernel::detail::pair_columns);
+      kernel::detail::run_backward(
+          ctx, kernel::detail::backward_task<float, arch>{at, in.q, in.k, in.v, r.y, in.dy, r.log_sum.data(), dq, dk, dv, 0, 0, 0},
+          kernel::detail::longest(e.key_offsets), true);
+      return r;
+    }
+  kernel::attention<float>(ctx, at, in.q, in.k, in.v, r.y, r.log_sum.data());
+  kernel::attention_backward<float>(ctx, at, in.q, in.k, in.v, r.y, r.log_sum.data(), in.dy, dq, dk, dv);
+  return r;
+}
+
+}  // namespace
+
+TEST_CASE("attention by pairs and its gradients follow their definition") {
+  context ctx;
+  for (const example& e : examples) {
+    const inputs in(e);
+    INFO("keys " << e.key_offsets.back() << " heads " << e.heads << "/" << e.kv_heads << " size " << e.head_size);
+    const auto expected = test::plain_attention(e, in.q, in.k, in.v, in.dy);
+    const auto got = run(ctx, e, in, 0);
+    CHECK(test::near(got.y, expected.y, allowed));
+    CHECK(test::near(got.log_sum, expected.log_sum, allowed));
+    CHECK(test::near(got.dq, expected.dq, allowed));
+    CHECK(test::near(got.dk, expected.dk, allowed));
+    CHECK(test::near(got.dv, expected.dv, allowed));
+    const auto added = run(ctx, e, in, 1);
+    index_t wrong = 0;
+    for (index_t i = 0; i < added.dq.size(); ++i) wrong += std::abs(added.dq.data()[i] - got.dq.data()[i] - 1) > 1e-5;
+    for (index_t i = 0; i < added.dk.size(); ++i) wrong += std::abs(added.dk.data()[i] - got.dk.data()[i] - 2) > 1e-5;
+    for (index_t i = 0; i < added.dv.size(); ++i) wrong += std::abs(added.dv.data()[i] - got.dv.data()[i] - 3) > 1e-5;
+    CHECK(wrong == 0);
+  }
+}
+
+TEST_CASE("attention by pairs gives the same bits on any number of threads, beside other sequences or alone, whatever its workspace held") {
+  for (const example& e : {examples[1], examples[5]}) {
+    const inputs in(e);
+    context serial;
+    const auto expected = run(serial, e, in, 0);
+    for (index_t threads : {1, 2, 3, 7}) {
+      thread_pool pool(threads);
+      context ctx(pool);
+      {
+        ctx.scratch().reserve(std::size_t{4} << 20);
+        const auto scratch = ctx.scratch().take();
+        std::fill_n(scratch.as<float>(), std::size_t{1} << 20, std::numeric_limits<float>::quiet_NaN());
+      }
+      const auto got = run(ctx, e, in, 0);
+      CHECK(test::equal_bits(got.y, expected.y));
+      CHECK(test::equal_bits(got.log_sum, expected.log_sum));
+      CHECK(test::equal_bits(got.dq, expected.dq));
+      CHECK(test::equal_bits(got.dk, expected.dk));
+      CHECK(test::equal_bits(got.dv, expected.dv));
+    }
+  }
+}
+
+TEST_CASE("attention takes bf16 where its context asks and the processor has matrix registers, for heads and sequences that are large enough") {
+  const auto differs = [](const example& e) {
+    const inputs in(e);
+    context full, ctx;
+    ctx.products = product_precision::bf16;
+    tensor<float, 2> y(in.q.shape()), expected(in.q.shape());
+    kernel::attention<float>(full, e.layout(), in.q, in.k, in.v, expected, nullptr);
+    kernel::attention<float>(ctx, e.layout(), in.q, in.k, in.v, y, nullptr);
+    CHECK(test::near(y, expected, allowed));
+    return !test::equal_bits(y, expected);
+  };
+  const bool gains = could_go_in_bf16 && simd::runs_bf16_matrices();
+  CHECK(differs({{0, 40}, {0, 40}, 2, 2, 64, true}) == gains);
+  CHECK_FALSE(differs({{0, 31}, {0, 31}, 2, 2, 64, true}));
+  CHECK_FALSE(differs({{0, 40}, {0, 40}, 2, 2, 20, true}));
+  CHECK_FALSE(differs({{0, 40}, {0, 40}, 2, 2, 8, true}));
+}
