@@ -8,6 +8,7 @@
 
 #include "graft/core/thread_pool.hpp"
 #include "graft/kernel/attention_backward.hpp"
+#include "graft/kernel/gemm.hpp"
 #include "support/attention.hpp"
 #include "support/catch.hpp"
 #include "support/near.hpp"
@@ -18,9 +19,7 @@ using test::random_tensor;
 
 namespace {
 
-using arch = simd::default_arch;
 constexpr double allowed = 0.02;  // of the largest value: factors keep 8 bits, and a score's error is one of its power
-constexpr bool could_go_in_bf16 = kernel::detail::could_go_in_bf16<float, arch>;
 
 // Blocks are 48 queries forward, 96 queries and 64 keys backward.
 const std::vector<example> examples{
@@ -37,16 +36,17 @@ struct inputs {
         v(random_tensor<float, 2>(k.shape(), 3)), dy(random_tensor<float, 2>(q.shape(), 4)) {}
 };
 
+template <class Arch = simd::default_arch>
 test::attention_result<float> run(context& ctx, const example& e, const inputs& in, float beta) {
   test::attention_result<float> r{tensor<float, 2>(in.q.shape()), tensor<float, 2>({in.q.shape()[0], e.heads}), tensor<float, 2>::full(in.q.shape(), 1),
                                   tensor<float, 2>::full(in.k.shape(), 2), tensor<float, 2>::full(in.k.shape(), 3)};
   const auto at = e.layout();
   const kernel::gradient_target<float> dq{r.dq.data(), r.dq.shape()[1], beta}, dk{r.dk.data(), r.dk.shape()[1], beta}, dv{r.dv.data(), r.dv.shape()[1], beta};
-  if constexpr (could_go_in_bf16)
+  if constexpr (kernel::detail::could_go_in_bf16<float, Arch>)
     if (simd::runs_bf16()) {
-      kernel::detail::run_forward(ctx, kernel::detail::paired_forward<arch>{at, in.q, in.k, in.v, r.y, r.log_sum.data(), 0, 0}, kernel::detail::pair_columns);
+      kernel::detail::run_forward(ctx, kernel::detail::paired_forward<Arch>{at, in.q, in.k, in.v, r.y, r.log_sum.data(), 0, 0}, kernel::detail::pair_columns);
       kernel::detail::run_backward(
-          ctx, kernel::detail::backward_task<float, arch>{at, in.q, in.k, in.v, r.y, in.dy, r.log_sum.data(), dq, dk, dv, 0, 0, 0},
+          ctx, kernel::detail::backward_task<float, Arch>{at, in.q, in.k, in.v, r.y, in.dy, r.log_sum.data(), dq, dk, dv, 0, 0, 0},
           kernel::detail::longest(e.key_offsets), true);
       return r;
     }
@@ -112,7 +112,7 @@ TEST_CASE("attention takes bf16 where its context asks and the processor has mat
     CHECK(test::near(y, expected, allowed));
     return !test::equal_bits(y, expected);
   };
-  const bool gains = could_go_in_bf16 && simd::runs_bf16_matrices();
+  const bool gains = kernel::multiplies_in_bf16<float>() && simd::runs_bf16_matrices();
   CHECK(differs({{0, 40}, {0, 40}, 2, 2, 64, true}) == gains);
   CHECK_FALSE(differs({{0, 31}, {0, 31}, 2, 2, 64, true}));
   CHECK_FALSE(differs({{0, 40}, {0, 40}, 2, 2, 20, true}));
