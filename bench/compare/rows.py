@@ -94,6 +94,8 @@ ROWS = [
     Kernel("attention, 256 tokens, heads of 32", KERNEL, f"^attention/{SHORT}32", "of_peak", ">= 0.45", PEAK, clang=True),
     Kernel("attention backward, 256 tokens, heads of 64", KERNEL, f"^attention_backward/{SHORT}64", "of_peak", ">= 0.65", PEAK, clang=True),
     Kernel("attention backward, 256 tokens, heads of 32", KERNEL, f"^attention_backward/{SHORT}32", "of_peak", ">= 0.58", PEAK, clang=True),
+    Kernel("attention in bf16, 1024 tokens, heads of 64", KERNEL, f"^bf16_attention/{LONG}64", "vs_floats", ">= 1.5", "float products", everywhere=False),
+    Kernel("attention in bf16, backward, 1024 tokens, heads of 64", KERNEL, f"^bf16_attention_backward/{LONG}64", "vs_floats", ">= 1.5", "float products", everywhere=False),
     Kernel("output layer and loss", "bench_ops", "^linear_cross_entropy", "vs_whole", ">= 0.92", "whole logits"),
     Kernel("output layer and loss, against oneDNN", "bench_ops", "^linear_cross_entropy", "vs_oneDNN", ">= 0.97", "whole logits, oneDNN"),
     Kernel("element-wise and norms, from memory", KERNEL, STREAMS, "of_limit", ">= 0.85", "copy bandwidth", "GB/s"),

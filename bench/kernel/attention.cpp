@@ -89,4 +89,25 @@ void attention_backward(benchmark::State& s) {
 }
 BENCHMARK(attention_backward)->Apply(every_attention);
 
+/// The same products by bf16 pairs, next to floats. Nothing where attention stays in float.
+void in_bf16(benchmark::State& s, bool forward) {
+  example e(attention_of(s));
+  graft::context full, ctx;
+  ctx.products = graft::product_precision::bf16;
+  const auto run = [&](graft::context& c) { forward ? e.forward(c) : e.backward(c); };
+  e.forward(full);
+  run(full);
+  const auto y = e.y.clone(), dq = e.dq.clone(), dk = e.dk.clone(), dv = e.dv.clone();
+  run(ctx);
+  if (forward ? !verify(s, e.y, y, 2e-2) : !verify(s, e.dq, dq, 2e-2) || !verify(s, e.dk, dk, 2e-2) || !verify(s, e.dv, dv, 2e-2)) return;
+  measure(s, {.flops = (forward ? 4.0 : 10.0) * static_cast<double>(e.shape.head_size) * e.pairs()}, [&] { run(ctx); }, {{"floats", [&] { run(full); }}});
+}
+
+const bool registered = [] {
+  if (!graft::kernel::multiplies_in_bf16<float>() || !graft::simd::runs_bf16_matrices()) return false;
+  for (const bool forward : {true, false})
+    benchmark::RegisterBenchmark(forward ? "bf16_attention" : "bf16_attention_backward", [=](benchmark::State& s) { in_bf16(s, forward); })->Apply(every_attention);
+  return true;
+}();
+
 }  // namespace
