@@ -185,10 +185,10 @@ def processor():
 
 @functools.cache
 def machine():
-    """The processor, and the vectors that a build for it has: numbers of one kind say little about another."""
+    """The processor, and the vectors or matrix registers that a build for it has: numbers of one kind say little about another."""
     said = processor()
     models = re.findall(r"model name\s*: (.*)", said)
-    vectors = next((name for flag, name in (("avx512dq", "AVX-512"), ("avx2", "AVX2")) if re.search(rf"\b{flag}\b", said)), "128 bits")
+    vectors = next((name for flag, name in (("amx_bf16", "AMX"), ("avx512dq", "AVX-512"), ("avx2", "AVX2")) if re.search(rf"\b{flag}\b", said)), "128 bits")
     return f"{os.cpu_count()} cores of {models[0].strip() if models else platform.machine()}", vectors
 
 

@@ -100,13 +100,15 @@ void in_bf16(benchmark::State& s, bool forward) {
   const auto y = e.y.clone(), dq = e.dq.clone(), dk = e.dk.clone(), dv = e.dv.clone();
   run(ctx);
   if (forward ? !verify(s, e.y, y, 2e-2) : !verify(s, e.dq, dq, 2e-2) || !verify(s, e.dk, dk, 2e-2) || !verify(s, e.dv, dv, 2e-2)) return;
-  measure(s, {.flops = (forward ? 4.0 : 10.0) * static_cast<double>(e.shape.head_size) * e.pairs()}, [&] { run(ctx); }, {{"floats", [&] { run(full); }}});
+  const double flops = (forward ? 4.0 : 10.0) * static_cast<double>(e.shape.head_size) * e.pairs();
+  measure(s, {.flops = flops}, [&] { run(ctx); }, {{"floats", [&] { run(full); }}});
 }
 
 const bool registered = [] {
   if (!graft::kernel::multiplies_in_bf16<float>() || !graft::simd::runs_bf16_matrices()) return false;
   for (const bool forward : {true, false})
-    benchmark::RegisterBenchmark(forward ? "bf16_attention" : "bf16_attention_backward", [=](benchmark::State& s) { in_bf16(s, forward); })->Apply(every_attention);
+    benchmark::RegisterBenchmark(forward ? "bf16_attention" : "bf16_attention_backward", [=](benchmark::State& s) { in_bf16(s, forward); })
+        ->Apply(every_attention);
   return true;
 }();
 

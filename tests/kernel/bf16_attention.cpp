@@ -32,8 +32,8 @@ struct inputs {
   tensor<float, 2> q, k, v, dy;
 
   explicit inputs(const example& e)
-      : q(random_tensor<float, 2>({e.query_offsets.back(), e.heads * e.head_size}, 1)), k(random_tensor<float, 2>({e.key_offsets.back(), e.kv_heads * e.head_size}, 2)),
-        v(random_tensor<float, 2>(k.shape(), 3)), dy(random_tensor<float, 2>(q.shape(), 4)) {}
+      : q(random_tensor<float, 2>({e.query_offsets.back(), e.heads * e.head_size}, 1)),
+        k(random_tensor<float, 2>({e.key_offsets.back(), e.kv_heads * e.head_size}, 2)), v(random_tensor<float, 2>(k.shape(), 3)), dy(random_tensor<float, 2>(q.shape(), 4)) {}
 };
 
 template <class Arch = simd::default_arch>
@@ -41,13 +41,13 @@ test::attention_result<float> run(context& ctx, const example& e, const inputs& 
   test::attention_result<float> r{tensor<float, 2>(in.q.shape()), tensor<float, 2>({in.q.shape()[0], e.heads}), tensor<float, 2>::full(in.q.shape(), 1),
                                   tensor<float, 2>::full(in.k.shape(), 2), tensor<float, 2>::full(in.k.shape(), 3)};
   const auto at = e.layout();
-  const kernel::gradient_target<float> dq{r.dq.data(), r.dq.shape()[1], beta}, dk{r.dk.data(), r.dk.shape()[1], beta}, dv{r.dv.data(), r.dv.shape()[1], beta};
+  const auto into = [beta](tensor<float, 2>& x) { return kernel::gradient_target<float>{x.data(), x.shape()[1], beta}; };
+  const auto dq = into(r.dq), dk = into(r.dk), dv = into(r.dv);
   if constexpr (kernel::detail::could_go_in_bf16<float, Arch>)
     if (simd::runs_bf16()) {
-      kernel::detail::run_forward(ctx, kernel::detail::paired_forward<Arch>{at, in.q, in.k, in.v, r.y, r.log_sum.data(), 0, 0}, kernel::detail::pair_columns);
-      kernel::detail::run_backward(
-          ctx, kernel::detail::backward_task<float, Arch>{at, in.q, in.k, in.v, r.y, in.dy, r.log_sum.data(), dq, dk, dv, 0, 0, 0},
-          kernel::detail::longest(e.key_offsets), true);
+      namespace detail = kernel::detail;
+      detail::run_forward(ctx, detail::paired_forward<Arch>{at, in.q, in.k, in.v, r.y, r.log_sum.data(), 0, 0}, detail::pair_columns);
+      detail::run_backward(ctx, detail::backward_task<float, Arch>{at, in.q, in.k, in.v, r.y, in.dy, r.log_sum.data(), dq, dk, dv, 0, 0, 0}, true);
       return r;
     }
   kernel::attention<float>(ctx, at, in.q, in.k, in.v, r.y, r.log_sum.data());

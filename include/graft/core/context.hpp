@@ -12,8 +12,8 @@ class meter;
 
 /// In what precision dense products of floats multiply, where the processor has an instruction for it and a product is of that kind; in
 /// others nothing changes. int16: up to eight rows that meet a weight in q8_0 or q4_0, as those of one token, are rounded to 16-bit integers
-/// with a scale for every 32, and summed in integers, then in float. bf16: that, and both factors of every large product are
-/// rounded to 8 bits and summed in float.
+/// with a scale for every 32, and summed in integers, then in float. bf16: that, and both factors of every large product, with matrix
+/// registers of attention's products too, are rounded to 8 bits and summed in float.
 enum class product_precision : std::uint8_t { full, int16, bf16 };
 
 /// Passed explicitly to everything that computes: there are no globals and no hidden threads. One context serves one

@@ -131,7 +131,8 @@ void attention(context& ctx, const attention_layout& at, tensor_view<const T, 2>
                tensor_view<const T, 2> v, tensor_view<T, 2> out, T* log_sum) {
   if (detail::longest(at.query_offsets) <= 2) return detail::attend_row<T, Arch>(ctx, at, q, k, v, out, log_sum);
   if constexpr (detail::could_go_in_bf16<T, Arch>)
-    if (detail::attends_in_pairs(ctx, at)) return detail::run_forward(ctx, detail::paired_forward<Arch>{at, q, k, v, out, log_sum, 0, 0}, detail::pair_columns);
+    if (detail::attends_in_pairs(ctx, at))
+      return detail::run_forward(ctx, detail::paired_forward<Arch>{at, q, k, v, out, log_sum, 0, 0}, detail::pair_columns);
   detail::run_forward(ctx, detail::forward_task<T, Arch>{at, q, k, v, out, log_sum, 0, 0}, detail::queries_at_once<T, Arch>(at.head_size));
 }
 

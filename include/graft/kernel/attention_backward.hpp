@@ -233,7 +233,7 @@ void reduce_groups(context& ctx, const attention_layout& at, index_t rows, const
 /// attention_backward, by pairs of bf16 values or not. Tasks are (sequence, query head); where heads share keys, each writes a copy that is
 /// summed after.
 template <class T, class Arch>
-void run_backward(context& ctx, const backward_task<T, Arch>& all, index_t longest_keys, bool in_pairs) {
+void run_backward(context& ctx, const backward_task<T, Arch>& all, bool in_pairs) {
   const attention_layout& at = all.at;
   const index_t d = at.head_size, copy = all.k.shape[0] * d;
   const std::size_t copied = static_cast<std::size_t>(at.heads * copy);
@@ -249,7 +249,7 @@ void run_backward(context& ctx, const backward_task<T, Arch>& all, index_t longe
 
   index_t room = all.scratch_elements(d);
   if constexpr (could_go_in_bf16<T, Arch>)
-    if (in_pairs) room = all.scratch_elements_in_pairs(d, longest_keys);
+    if (in_pairs) room = all.scratch_elements_in_pairs(d, longest(at.key_offsets));
   ctx.scratch().reserve(static_cast<std::size_t>(room) * sizeof(T));
   ctx.executor().parallel_for(at.sequences() * at.heads, 1, [&](index_t t, index_t) {
     const auto scratch = ctx.scratch().take();
@@ -284,7 +284,7 @@ void attention_backward(context& ctx, const attention_layout& at, tensor_view<co
                         tensor_view<const T, 2> v, tensor_view<const T, 2> y, const T* log_sum, tensor_view<const T, 2> dy,
                         gradient_target<T> dq, gradient_target<T> dk, gradient_target<T> dv) {
   const bool in_pairs = detail::could_go_in_bf16<T, Arch> && detail::attends_in_pairs(ctx, at);
-  detail::run_backward(ctx, detail::backward_task<T, Arch>{at, q, k, v, y, dy, log_sum, dq, dk, dv, 0, 0, 0}, detail::longest(at.key_offsets), in_pairs);
+  detail::run_backward(ctx, detail::backward_task<T, Arch>{at, q, k, v, y, dy, log_sum, dq, dk, dv, 0, 0, 0}, in_pairs);
 }
 
 }  // namespace graft::kernel

@@ -12,7 +12,8 @@ constexpr bool head_in_pairs(index_t head_size) { return head_size % 16 == 0 && 
 
 /// Whether attention goes by bf16 pairs: its context asks for them, and there are enough queries and matrix registers to gain by them.
 inline bool attends_in_pairs(const context& ctx, const attention_layout& at) {
-  return ctx.products == product_precision::bf16 && head_in_pairs(at.head_size) && longest(at.query_offsets) >= matrix_rows && simd::runs_bf16_matrices();
+  return ctx.products == product_precision::bf16 && head_in_pairs(at.head_size) && longest(at.query_offsets) >= matrix_rows &&
+         simd::runs_bf16_matrices();
 }
 
 template <class Arch>
@@ -26,7 +27,9 @@ constexpr index_t whole_rows(index_t rows) noexcept { return (rows + matrix_rows
 /// rows[c][k / 2] = (w[k][c], w[k + 1][c]) for `columns` of them, whole vectors; zeros up to whole blocks of pairs. ld: pairs of a row.
 template <class Arch>
 GRAFT_FOR_BF16 void turn_column_pairs(const float* w, index_t row_step, index_t columns, index_t steps, float* rows, index_t ld) {
-  const auto part = [&](index_t k, index_t c) -> __m512 { return k < steps ? __m512(simd::load<float, Arch>(w + k * row_step + c)) : _mm512_setzero_ps(); };
+  const auto part = [&](index_t k, index_t c) -> __m512 {
+    return k < steps ? __m512(simd::load<float, Arch>(w + k * row_step + c)) : _mm512_setzero_ps();
+  };
   for (index_t k = 0; k < steps; k += 2 * pair_block)
     for (index_t c = 0; c < columns; c += 16) {
       simd::batch<float, Arch> block[16];
@@ -93,8 +96,8 @@ struct paired_forward {
     turn_column_pairs<Arch>(&v(keys.first, column), v.stride[0], d, seen, value, seen_pairs);
     for (index_t i = begin; i < begin + count; i += pair_columns) {
       const index_t rows = std::min(pair_columns, begin + count - i), row = queries.first + i;
-      const score_block<float, Arch> block{rows, visible_keys(at, queries.count, keys.count, i + rows - 1), visible_keys(at, queries.count, keys.count, i),
-                                           at.causal};
+      const auto visible = [&](index_t query) { return visible_keys(at, queries.count, keys.count, query); };
+      const score_block<float, Arch> block{rows, visible(i + rows - 1), visible(i), at.causal};
       const index_t next = std::min(pair_columns, begin + count - i - rows);
       ask_for_rows<float, Arch>(&q(row, head * d) + rows * q.stride[0], q.stride[0], next, d);
       ask_for_rows<float, Arch>(&out(row, head * d), out.stride[0], rows, d);

@@ -16,7 +16,7 @@ struct paired_workspace {
   float *key, *value, *turned_keys;          // all keys: rows of k and v, and of k's columns, in pairs
   float *query_panels, *gradient_panels;     // q, times the scale of scores, and dy: pairs of channels
   float *query_columns, *gradient_columns;   // q and dy: pairs of queries
-  float *p, *ds, *ds_panels, *turned;        // of a block of keys; turned: dq
+  float *p, *ds, *ds_panels, *turned;        // of a block of keys, p and ds side by side; turned: dq
   index_t elements;
 
   paired_workspace(float* from, index_t d, index_t keys) : elements(0) {
@@ -57,7 +57,7 @@ void backward_task<T, Arch>::run_in_pairs(T* scratch) const {
     const head_rows<T> query{&q(queries.first + first, head * d), q.stride[0]}, gradient{&dy(queries.first + first, head * d), dy.stride[0]};
     sums_of(first, end, query, gradient, lse, delta);
     for (index_t i = 0; i < count; i += pair_columns) {
-      const index_t rows = std::min(pair_columns, count - i);
+      const index_t rows = std::min(pair_columns, count - i);  // scaled where p and ds will be: no head is so large that 48 rows do not fit
       pack_scaled_pairs<Arch>(query.from(i).data, query.step, rows, d, static_cast<T>(at.binary_scale()), in.p, in.query_panels + i * depth);
       pack_row_pairs<Arch>(gradient.from(i).data, gradient.step, rows, d, in.gradient_panels + i * depth);
     }
@@ -71,8 +71,8 @@ void backward_task<T, Arch>::run_in_pairs(T* scratch) const {
     T ones[pair_columns];
     std::fill_n(ones, pair_columns, T(1));
     for (index_t i = 0; dq.data != nullptr && i < count; i += pair_columns)
-      put_turned<Arch>(in.turned + i, paired_queries, std::min(pair_columns, count - i), d, ones, dq.data + (queries.first + first + i) * dq.row_step + head * d,
-                       dq.row_step, dq.beta);
+      put_turned<Arch>(in.turned + i, paired_queries, std::min(pair_columns, count - i), d, ones,
+                       dq.data + (queries.first + first + i) * dq.row_step + head * d, dq.row_step, dq.beta);
   }
 }
 
@@ -85,11 +85,12 @@ void backward_task<T, Arch>::run_paired_block(const query_block& of, index_t j, 
   const bool first = j >= seen_before(of.first);  // no query before these has written to this key block
   for (const auto* to : {&dk, &dv})
     if (to->data != nullptr) ask_for_rows<T, Arch>(to->data + (keys.first + j) * to->row_step + key_column, to->row_step, block.keys, d);
-  for (index_t i = 0; i < of.count; i += pair_columns) {
-    multiply_pairs<Arch>(whole_rows(block.keys), pair_columns, depth, in.key + j * depth, depth, in.query_panels + i * depth, in.p + i, paired_queries, false);
-    multiply_pairs<Arch>(whole_rows(block.keys), pair_columns, depth, in.value + j * depth, depth, in.gradient_panels + i * depth, in.ds + i, paired_queries,
-                         false);
-  }
+  const auto inner_products = [&](const float* rows, const float* panels, float* to) {
+    for (index_t i = 0; i < of.count; i += pair_columns)
+      multiply_pairs<Arch>(whole_rows(block.keys), pair_columns, depth, rows + j * depth, depth, panels + i * depth, to + i, paired_queries, false);
+  };
+  inner_products(in.key, in.query_panels, in.p);
+  inner_products(in.value, in.gradient_panels, in.ds);
   probabilities_and_gradient(block, in.p, in.ds, static_cast<T>(at.scale), of.lse, of.delta);
   if (const index_t blind = block.seen_from(0) / 16 * 16; blind > 0)  // queries that see none of these keys
     for (index_t n = 0; n < block.keys; ++n) {
@@ -100,15 +101,16 @@ void backward_task<T, Arch>::run_paired_block(const query_block& of, index_t j, 
     for (index_t i = 0; i < of.count; i += pair_columns) {
       T* const panel = in.ds_panels + i * key_pairs;
       pack_column_pairs<Arch>(static_cast<const T*>(in.ds + i), paired_queries, pair_columns, block.keys, panel);
-      multiply_pairs<Arch>(whole_rows(d), pair_columns, whole_pairs(block.keys), in.turned_keys + j / 2, turned_step, panel, in.turned + i, paired_queries, j > 0);
+      multiply_pairs<Arch>(whole_rows(d), pair_columns, whole_pairs(block.keys), in.turned_keys + j / 2, turned_step, panel, in.turned + i,
+                           paired_queries, j > 0);
     }
   const auto add = [&](const gradient_target<T>& to, T* weights, const T* columns) {
     if (to.data == nullptr) return;
+    T* const row = to.data + (keys.first + j) * to.row_step + key_column;
     round_rows<Arch>(weights, paired_queries, block.keys, of.count, weights, query_pairs);  // a row's pairs lie before the next row's values
     for (index_t c = 0; c < d; c += pair_columns)
       run_pair_panel<Arch>(block.keys, whole_pairs(of.count), weights, query_pairs, columns + query_pairs * c,
-                           {to.data + (keys.first + j) * to.row_step + key_column + c, to.row_step, T(1), first ? to.beta : T(1), std::min(pair_columns, d - c)},
-                           {});
+                           {row + c, to.row_step, T(1), first ? to.beta : T(1), std::min(pair_columns, d - c)}, {});
   };
   add(dv, in.p, in.gradient_columns);
   add(dk, in.ds, in.query_columns);
