@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Attention whose products go by pairs of bf16 values: backward. attention_backward.hpp includes this one, whose task it completes.
-// Read next: kernel/bf16_attention.hpp.
+// Attention whose products go by pairs of bf16 values: backward, a second way for a backward_task. Read next: kernel/attention_backward.hpp.
 #pragma once
-#include "graft/kernel/attention_backward.hpp"
+#include <utility>
+
+#include "graft/kernel/attention_backward_task.hpp"
 
 namespace graft::kernel::detail {
 
