@@ -28,9 +28,9 @@ const std::vector<example> examples{
 };
 
 template <class T>
-test::attention_result<T> run(context& ctx, const example& e, const tensor<T, 2>& q, const tensor<T, 2>& k, const tensor<T, 2>& v, const tensor<T, 2>& dy, T beta) {
-  test::attention_result<T> r{tensor<T, 2>(q.shape()), tensor<T, 2>({q.shape()[0], e.heads}), tensor<T, 2>::full(q.shape(), 1),
-                  tensor<T, 2>::full(k.shape(), 2), tensor<T, 2>::full(v.shape(), 3)};
+test::attention_result<T> run(context& ctx, const example& e, const tensor<T, 2>& q, const tensor<T, 2>& k, const tensor<T, 2>& v,
+                              const tensor<T, 2>& dy, T beta) {
+  auto r = test::attention_results_for(e, q, k);
   const auto at = e.layout();
   kernel::attention<T>(ctx, at, q, k, v, r.y, r.log_sum.data());
   kernel::attention_backward<T>(ctx, at, q, k, v, r.y, r.log_sum.data(), dy, {r.dq.data(), r.dq.shape()[1], beta},
@@ -43,24 +43,9 @@ test::attention_result<T> run(context& ctx, const example& e, const tensor<T, 2>
 TEMPLATE_TEST_CASE("attention and its gradients follow their definition", "", float, double) {
   context ctx;
   for (const example& e : examples) {
-    const index_t n = e.query_offsets.back(), m = e.key_offsets.back();
-    const auto q = random_tensor<TestType, 2>({n, e.heads * e.head_size}, 1), dy = random_tensor<TestType, 2>(q.shape(), 4);
-    const auto k = random_tensor<TestType, 2>({m, e.kv_heads * e.head_size}, 2), v = random_tensor<TestType, 2>(k.shape(), 3);
-    const auto expected = test::plain_attention(e, q, k, v, dy);
-    const double allowed = test::tolerance<TestType>(m + e.head_size);
-    INFO("rows " << n << " keys " << m << " heads " << e.heads << "/" << e.kv_heads << " size " << e.head_size);
-    const auto got = run<TestType>(ctx, e, q, k, v, dy, 0);
-    CHECK(test::near(got.y, expected.y, allowed));
-    CHECK(test::near(got.log_sum, expected.log_sum, allowed));
-    CHECK(test::near(got.dq, expected.dq, allowed));
-    CHECK(test::near(got.dk, expected.dk, allowed));
-    CHECK(test::near(got.dv, expected.dv, allowed));
-    const auto added = run<TestType>(ctx, e, q, k, v, dy, 1);
-    index_t wrong = 0;
-    for (index_t i = 0; i < added.dq.size(); ++i) wrong += std::abs(added.dq.data()[i] - got.dq.data()[i] - 1) > 1e-5;
-    for (index_t i = 0; i < added.dk.size(); ++i) wrong += std::abs(added.dk.data()[i] - got.dk.data()[i] - 2) > 1e-5;
-    for (index_t i = 0; i < added.dv.size(); ++i) wrong += std::abs(added.dv.data()[i] - got.dv.data()[i] - 3) > 1e-5;
-    CHECK(wrong == 0);
+    const test::attention_inputs<TestType> in(e);
+    test::check_definition(e, in, test::tolerance<TestType>(e.key_offsets.back() + e.head_size),
+                           [&](TestType beta) { return run<TestType>(ctx, e, in.q, in.k, in.v, in.dy, beta); });
   }
 }
 

@@ -2,7 +2,7 @@
 // Attention whose products go by pairs of bf16 values, wherever the processor has these, and not only where it gains by them.
 #include "graft/kernel/bf16_attention.hpp"
 
-#include <cmath>
+#include <algorithm>
 #include <limits>
 #include <vector>
 
@@ -15,7 +15,6 @@
 
 using namespace graft;
 using test::example;
-using test::random_tensor;
 
 namespace {
 
@@ -28,18 +27,11 @@ const std::vector<example> examples{
     {{0, 100, 100, 149}, {0, 300, 310, 400}, 1, 1, 256, true},
 };
 
-struct inputs {
-  tensor<float, 2> q, k, v, dy;
-
-  explicit inputs(const example& e)
-      : q(random_tensor<float, 2>({e.query_offsets.back(), e.heads * e.head_size}, 1)),
-        k(random_tensor<float, 2>({e.key_offsets.back(), e.kv_heads * e.head_size}, 2)), v(random_tensor<float, 2>(k.shape(), 3)), dy(random_tensor<float, 2>(q.shape(), 4)) {}
-};
+using inputs = test::attention_inputs<float>;
 
 template <class Arch = simd::default_arch>
 test::attention_result<float> run(context& ctx, const example& e, const inputs& in, float beta) {
-  test::attention_result<float> r{tensor<float, 2>(in.q.shape()), tensor<float, 2>({in.q.shape()[0], e.heads}), tensor<float, 2>::full(in.q.shape(), 1),
-                                  tensor<float, 2>::full(in.k.shape(), 2), tensor<float, 2>::full(in.k.shape(), 3)};
+  auto r = test::attention_results_for(e, in.q, in.k);
   const auto at = e.layout();
   const auto into = [beta](tensor<float, 2>& x) { return kernel::gradient_target<float>{x.data(), x.shape()[1], beta}; };
   const auto dq = into(r.dq), dk = into(r.dk), dv = into(r.dv);
@@ -61,24 +53,11 @@ TEST_CASE("attention by pairs and its gradients follow their definition") {
   context ctx;
   for (const example& e : examples) {
     const inputs in(e);
-    INFO("keys " << e.key_offsets.back() << " heads " << e.heads << "/" << e.kv_heads << " size " << e.head_size);
-    const auto expected = test::plain_attention(e, in.q, in.k, in.v, in.dy);
-    const auto got = run(ctx, e, in, 0);
-    CHECK(test::near(got.y, expected.y, allowed));
-    CHECK(test::near(got.log_sum, expected.log_sum, allowed));
-    CHECK(test::near(got.dq, expected.dq, allowed));
-    CHECK(test::near(got.dk, expected.dk, allowed));
-    CHECK(test::near(got.dv, expected.dv, allowed));
-    const auto added = run(ctx, e, in, 1);
-    index_t wrong = 0;
-    for (index_t i = 0; i < added.dq.size(); ++i) wrong += std::abs(added.dq.data()[i] - got.dq.data()[i] - 1) > 1e-5;
-    for (index_t i = 0; i < added.dk.size(); ++i) wrong += std::abs(added.dk.data()[i] - got.dk.data()[i] - 2) > 1e-5;
-    for (index_t i = 0; i < added.dv.size(); ++i) wrong += std::abs(added.dv.data()[i] - got.dv.data()[i] - 3) > 1e-5;
-    CHECK(wrong == 0);
+    test::check_definition(e, in, allowed, [&](float beta) { return run(ctx, e, in, beta); });
   }
 }
 
-TEST_CASE("attention by pairs gives the same bits on any number of threads, beside other sequences or alone, whatever its workspace held") {
+TEST_CASE("attention by pairs gives the same bits on any number of threads, whatever its workspace held") {
   for (const example& e : {examples[1], examples[5]}) {
     const inputs in(e);
     context serial;

@@ -6,6 +6,8 @@
 
 #include "graft/core/tensor.hpp"
 #include "graft/kernel/attention_block.hpp"
+#include "support/catch.hpp"
+#include "support/near.hpp"
 
 namespace graft::test {
 
@@ -63,6 +65,41 @@ attention_result<double> plain_attention(const example& e, const tensor<T, 2>& q
       }
   }
   return r;
+}
+
+template <class T>
+struct attention_inputs {
+  tensor<T, 2> q, k, v, dy;
+
+  explicit attention_inputs(const example& e)
+      : q(random_tensor<T, 2>({e.query_offsets.back(), e.heads * e.head_size}, 1)),
+        k(random_tensor<T, 2>({e.key_offsets.back(), e.kv_heads * e.head_size}, 2)), v(random_tensor<T, 2>(k.shape(), 3)),
+        dy(random_tensor<T, 2>(q.shape(), 4)) {}
+};
+
+/// Results before anything was computed: gradients of 1, 2 and 3.
+template <class T>
+attention_result<T> attention_results_for(const example& e, const tensor<T, 2>& q, const tensor<T, 2>& k) {
+  return {tensor<T, 2>(q.shape()), tensor<T, 2>({q.shape()[0], e.heads}), tensor<T, 2>::full(q.shape(), 1), tensor<T, 2>::full(k.shape(), 2),
+          tensor<T, 2>::full(k.shape(), 3)};
+}
+
+/// Whether run(beta), which computes into attention_results_for(e, in.q, in.k), gives what the definition says, and with beta = 1 adds to what was there.
+template <class T, class Run>
+void check_definition(const example& e, const attention_inputs<T>& in, double allowed, Run run) {
+  INFO("rows " << e.query_offsets.back() << " keys " << e.key_offsets.back() << " heads " << e.heads << "/" << e.kv_heads << " size " << e.head_size);
+  const auto expected = plain_attention(e, in.q, in.k, in.v, in.dy);
+  const attention_result<T> got = run(T(0)), added = run(T(1));
+  CHECK(near(got.y, expected.y, allowed));
+  CHECK(near(got.log_sum, expected.log_sum, allowed));
+  CHECK(near(got.dq, expected.dq, allowed));
+  CHECK(near(got.dk, expected.dk, allowed));
+  CHECK(near(got.dv, expected.dv, allowed));
+  index_t wrong = 0;
+  for (index_t i = 0; i < added.dq.size(); ++i) wrong += std::abs(added.dq.data()[i] - got.dq.data()[i] - 1) > 1e-5;
+  for (index_t i = 0; i < added.dk.size(); ++i) wrong += std::abs(added.dk.data()[i] - got.dk.data()[i] - 2) > 1e-5;
+  for (index_t i = 0; i < added.dv.size(); ++i) wrong += std::abs(added.dv.data()[i] - got.dv.data()[i] - 3) > 1e-5;
+  CHECK(wrong == 0);
 }
 
 }  // namespace graft::test

@@ -69,8 +69,7 @@ struct forward_task {
     const auto key = at_hand<T, Arch>({&k(keys.first, column), k.stride[0]}, seen, d, copies_keys, key_copy);
     const auto value = at_hand<T, Arch>({&v(keys.first, column), v.stride[0]}, seen, d, copies(v, keys.count), value_copy);
     for (index_t i = begin; i < begin + count; i += width) {
-      const block_type block{std::min(width, begin + count - i), visible_keys(at, queries.count, keys.count, std::min(i + width, begin + count) - 1),
-                             visible_keys(at, queries.count, keys.count, i), at.causal, width};
+      const auto block = block_of_all_keys<T, Arch>(at, queries.count, keys.count, i, std::min(width, begin + count - i), width);
       ask_for_rows<T, Arch>(&q(queries.first + i, head * d) + width * q.stride[0], q.stride[0], std::min(width, begin + count - i - width), d);
       run_block(block, queries.first + i, key, value, scratch);
     }

@@ -122,6 +122,12 @@ struct score_block {
   }
 };
 
+/// Queries [first, first + count) of a sequence with all keys that any of them sees.
+template <class T, class Arch>
+score_block<T, Arch> block_of_all_keys(const attention_layout& at, index_t queries, index_t keys, index_t first, index_t count, index_t row) {
+  return {count, visible_keys(at, queries, keys, first + count - 1), visible_keys(at, queries, keys, first), at.causal, row};
+}
+
 /// Sums of a vector of queries, and their natural logs with the largest score put back.
 template <class T, class Arch>
 struct softmax_sums {

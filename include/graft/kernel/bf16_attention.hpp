@@ -96,8 +96,7 @@ struct paired_forward {
     turn_column_pairs<Arch>(&v(keys.first, column), v.stride[0], d, seen, value, seen_pairs);
     for (index_t i = begin; i < begin + count; i += pair_columns) {
       const index_t rows = std::min(pair_columns, begin + count - i), row = queries.first + i;
-      const auto visible = [&](index_t query) { return visible_keys(at, queries.count, keys.count, query); };
-      const score_block<float, Arch> block{rows, visible(i + rows - 1), visible(i), at.causal};
+      const auto block = block_of_all_keys<float, Arch>(at, queries.count, keys.count, i, rows, pair_columns);
       const index_t next = std::min(pair_columns, begin + count - i - rows);
       ask_for_rows<float, Arch>(&q(row, head * d) + rows * q.stride[0], q.stride[0], next, d);
       ask_for_rows<float, Arch>(&out(row, head * d), out.stride[0], rows, d);
