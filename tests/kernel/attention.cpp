@@ -25,6 +25,7 @@ const std::vector<example> examples{
     {{0, 3, 30}, {0, 90, 117}, 2, 1, 8, true}, {{0, 50, 51, 121}, {0, 50, 51, 121}, 2, 2, 8, false},
     {{0, 300, 301}, {0, 300, 308}, 1, 1, 8, false}, {{0, 90}, {0, 95}, 2, 1, 8, true},
     {{0, 5, 5, 9}, {0, 5, 12, 16}, 2, 1, 16, true}, {{0, 5, 5}, {0, 5, 12}, 1, 1, 8, false},
+    {{0, 100}, {0, 300}, 1, 1, 64, true},     {{0, 100}, {0, 300}, 1, 1, 20, true},  // blocks of keys begin within blocks of queries
 };
 
 template <class T>

@@ -17,12 +17,12 @@ struct gradient_target {
 namespace detail {
 
 /// With p(k, i) the scores, lse(i) log sums, both for powers of two, and ds(k, i) = dy v: p becomes exp2(p - lse(i)), and ds becomes
-/// p (ds - delta(i)) scale, both 0 where query i does not see key k.
+/// p (ds - delta(i)) scale, both 0 where query i does not see key k; for vectors of queries from the one at `from` on.
 template <class T, class Arch>
-void probabilities_and_gradient(const score_block<T, Arch>& block, T* p, T* ds, T scale, const T* lse, const T* delta) {
+void probabilities_and_gradient(const score_block<T, Arch>& block, index_t from, T* p, T* ds, T scale, const T* lse, const T* delta) {
   using batch = simd::batch<T, Arch>;
   const index_t row = block.row;
-  for (index_t i = block.seen_from(0) / block.lanes * block.lanes; i < block.queries; i += block.lanes) {
+  for (index_t i = from; i < block.queries; i += block.lanes) {
     T *const pi = p + i, *const dsi = ds + i;
     const batch less = simd::load<T, Arch>(lse + i), minus = simd::load<T, Arch>(delta + i), by(scale);
     const auto probability = [&](index_t k) GRAFT_INLINED { return simd::exp2(simd::load<T, Arch>(pi + k * row) - less); };
@@ -166,7 +166,7 @@ struct backward_task {
         const score_block<T, Arch> block{rows, std::min(narrow_keys, seen_before(first + rows) - j), seen_before(first + 1) - j, at.causal, step};
         narrow_scores(block, &k(key, column), k.stride[0], panels, step, static_cast<T>(at.binary_scale()), p);
         narrow_scores(block, &v(key, column), v.stride[0], panels + narrow_head * step, step, T(1), ds);
-        probabilities_and_gradient(block, p, ds, static_cast<T>(at.scale), lse, delta);
+        probabilities_and_gradient(block, block.seen_from(0) / lanes * lanes, p, ds, static_cast<T>(at.scale), lse, delta);
         gather_narrow(block, ds, &k(key, column), k.stride[0], dq_panel, step);
         const auto add = [&](const gradient_target<T>& to, const T* weights, const T* panel) {
           if (to.data != nullptr)
@@ -193,7 +193,7 @@ struct backward_task {
 
     block.multiply(key.data, key.step, d, of.panels, static_cast<T>(at.binary_scale()), p);
     block.multiply(value.data, value.step, d, of.panels + d * width, T(1), ds);
-    probabilities_and_gradient(block, p, ds, static_cast<T>(at.scale), of.lse, of.delta);
+    probabilities_and_gradient(block, 0, p, ds, static_cast<T>(at.scale), of.lse, of.delta);  // products below pass over no query
     for (index_t n = 0; n < block.keys; n += block.step()) {
       const index_t from = block.seen_from(n), count = std::min(block.step(), block.keys - n);
       if (!first && block.sees(of.count - 1) <= n) break;

@@ -92,12 +92,7 @@ void backward_task<T, Arch>::run_paired_block(const query_block& of, index_t j, 
   };
   inner_products(in.key, in.query_panels, in.p);
   inner_products(in.value, in.gradient_panels, in.ds);
-  probabilities_and_gradient(block, in.p, in.ds, static_cast<T>(at.scale), of.lse, of.delta);
-  if (const index_t blind = block.seen_from(0) / 16 * 16; blind > 0)  // queries that see none of these keys
-    for (index_t n = 0; n < block.keys; ++n) {
-      std::fill_n(in.p + n * paired_queries, blind, T(0));
-      std::fill_n(in.ds + n * paired_queries, blind, T(0));
-    }
+  probabilities_and_gradient(block, 0, in.p, in.ds, static_cast<T>(at.scale), of.lse, of.delta);
   if (dq.data != nullptr)
     for (index_t i = 0; i < of.count; i += pair_columns) {
       T* const panel = in.ds_panels + i * key_pairs;
