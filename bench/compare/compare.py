@@ -120,7 +120,7 @@ def verify_steps(commands, o):
     for model in dict.fromkeys(option(c, "--model", "") for c in commands):
         mine = [c for c in commands if option(c, "--model", "") == model]
         folder = saved_model(model, o)
-        plain = " ".join(["lora_step_torch.py", *re.sub(r"--(checkpointing|bf16|(threads|micro-batch|memory-budget) \d+|dtype \w+)", "", mine[0]).split()[1:]])
+        plain = " ".join(["lora_step_torch.py", *re.sub(r"--(checkpointing|bf16|int16-saved|(threads|micro-batch|memory-budget) \d+|dtype \w+)", "", mine[0]).split()[1:]])
         expected = step(plain, o, "--verify", str(folder))
         for command in (c for c in mine if c != plain):
             got = step(command, o, "--verify", str(folder))

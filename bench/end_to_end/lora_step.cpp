@@ -73,6 +73,7 @@ void train(M& model, const graft::token_batch& batch, const bench::step_options&
     ctx.products = graft::product_precision::bf16;
     bench::print_value("multiplies_in_bf16", graft::kernel::multiplies_in_bf16<float>());
   }
+  if (o.int16_saved) ctx.saved = graft::saved_precision::int16;
   if (o.memory_budget > 0) {
     const auto plan = graft::plan_memory(ctx, model, batch, static_cast<std::size_t>(o.memory_budget) << 20);
     bench::print_value("layers_computed_twice", static_cast<double>(plan.computed_twice));

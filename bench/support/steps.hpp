@@ -2,11 +2,14 @@
 // What the programs that time whole training steps share: options, the example data, timing, and `name value` lines for
 // compare.py. C++17: the programs of peers include it too. Read next: end_to_end/lora_step.cpp.
 #pragma once
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
+#include <iterator>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "support/timing.hpp"
@@ -23,12 +26,13 @@ struct step_options {
   bool checkpointing = false;
 
   // Ours only.
-  bool bf16 = false;       // products of bf16 pairs
-  bool int16 = false;      // a token's rows rounded to 16 bits where weights are in blocks
-  bool cost = false;       // print time and memory by operation
-  bool last_only = false;  // LoRA on the last layer alone
-  bool dora = false;       // DoRA instead of LoRA
-  bool adapter = false;    // decoding with LoRA attached
+  bool bf16 = false;         // products of bf16 pairs
+  bool int16 = false;        // a token's rows rounded to 16 bits where weights are in blocks
+  bool int16_saved = false;  // what is kept for the backward pass rounded to 16 bits
+  bool cost = false;         // print time and memory by operation
+  bool last_only = false;    // LoRA on the last layer alone
+  bool dora = false;         // DoRA instead of LoRA
+  bool adapter = false;      // decoding with LoRA attached
   long micro_batch = -1;   // sequences a thread takes at a time; 0: as many as graft takes unasked; -1: all threads take the batch together
   long memory_budget = 0;  // MiB: as few layers are computed twice as that needs; 0: without limit
   std::string dtype;       // of the frozen weights, which then come from a file
@@ -43,16 +47,19 @@ inline step_options parse_step_options(int argc, char** argv) {
   step_options o;
   const auto usage = [&] {
     std::fprintf(stderr, "usage: %s [--model NAME] [--verify FOLDER] [--warm N] [--steps N] [--batch N] [--tokens N] [--threads N] [--checkpointing]\n"
-                 "       ours also: [--bf16] [--int16] [--cost] [--last-only] [--dora] [--adapter] [--micro-batch N] [--memory-budget MIB] [--dtype bf16|f16|q8_0|q4_0|nf4]\n",
+                 "       ours also: [--bf16] [--int16] [--int16-saved] [--cost] [--last-only] [--dora] [--adapter] [--micro-batch N] [--memory-budget MIB] [--dtype bf16|f16|q8_0|q4_0|nf4]\n",
                  argv[0]);
     std::exit(2);
   };
+  using options = step_options;
+  constexpr std::pair<const char*, bool options::*> flags[] = {
+      {"--checkpointing", &options::checkpointing}, {"--bf16", &options::bf16}, {"--int16", &options::int16}, {"--int16-saved", &options::int16_saved},
+      {"--cost", &options::cost}, {"--last-only", &options::last_only}, {"--dora", &options::dora}, {"--adapter", &options::adapter}};
   for (int i = 1; i < argc; ++i) {
     const std::string name = argv[i];
-    bool* const flag = name == "--checkpointing" ? &o.checkpointing : name == "--bf16" ? &o.bf16 : name == "--int16" ? &o.int16 : name == "--cost" ? &o.cost : name == "--last-only" ? &o.last_only : name == "--dora" ? &o.dora
-                       : name == "--adapter" ? &o.adapter : nullptr;
-    if (flag != nullptr) {
-      *flag = true;
+    const auto flag = std::find_if(std::begin(flags), std::end(flags), [&](const auto& f) { return name == f.first; });
+    if (flag != std::end(flags)) {
+      o.*flag->second = true;
       continue;
     }
     if (++i == argc) usage();

@@ -189,6 +189,7 @@ int main(int argc, char** argv) {
   std::string model_path, train_path, test_path, out, targets = "query,value", pool_name = "mean";
   options o;
   double budget_mib = 0;
+  bool int16_saved = false;
   app::kind_options kind;
   app::common_options common;
   cli.add_option("MODEL", model_path, "Checkpoint folder of a BERT-type encoder")->required();
@@ -211,6 +212,7 @@ int main(int argc, char** argv) {
       ->check(CLI::IsMember({"mean", "cls", "pooler"}));
   cli.add_option("--head-epochs", o.head_epochs, "Passes over the training file for the head alone; 0: leave that out")->check(CLI::Range(0, 10000));
   cli.add_option("--seed", o.seed, "Of first values, order and dropout");
+  cli.add_flag("--int16-saved", int16_saved, "Keep what the backward pass needs in 16 bits a value instead of 32");
   auto* within = cli.add_option("--memory-budget", budget_mib, "MiB for weights, training state and activations: computes as few layers twice as that needs")
                      ->check(CLI::PositiveNumber);
   common.add_to(cli);
@@ -220,6 +222,7 @@ int main(int argc, char** argv) {
     graft::thread_pool pool(common.threads);
     graft::context ctx(pool);
     ctx.seed = o.seed;
+    if (int16_saved) ctx.saved = graft::saved_precision::int16;
     const auto words = graft::load_tokenizer(model_path);
     std::set<std::string> distinct;
     for (const auto& row : app::read_table(train_path, 2)) distinct.insert(row.back());

@@ -12,7 +12,7 @@ int main(int argc, char** argv) {
   std::string model_path, text, out, targets = "q_proj,v_proj", dtype = "stored";
   app::training_options training;
   double holdout = 0.1;
-  bool checkpointing = false, bf16_products = false;
+  bool checkpointing = false, bf16_products = false, int16_saved = false;
   double budget_mib = 0;
   graft::lora_options lora{.rank = 8, .alpha = 16};
   app::common_options common;
@@ -34,6 +34,7 @@ int main(int argc, char** argv) {
   cli.add_option("--holdout", holdout, "Share of the text at its end that is scored, not learned")->check(CLI::Range(0.0, 0.9));
   app::add_dtype_option(cli, dtype);
   cli.add_flag("--bf16-products", bf16_products, "Round the factors of large products to bf16, sum in float: faster where the processor can, and as before where not");
+  cli.add_flag("--int16-saved", int16_saved, "Keep what the backward pass needs in 16 bits a value instead of 32");
   auto* every_layer = cli.add_flag("--checkpointing", checkpointing, "Keep less for the backward pass, compute every layer twice");
   auto* within = cli.add_option("--memory-budget", budget_mib, "MiB for weights, training state and activations: computes as few layers twice as that needs")
                      ->excludes(every_layer)->check(CLI::PositiveNumber);
@@ -44,6 +45,7 @@ int main(int argc, char** argv) {
     graft::context ctx(pool);
     ctx.seed = training.seed;
     if (bf16_products) ctx.products = graft::product_precision::bf16;
+    if (int16_saved) ctx.saved = graft::saved_precision::int16;
     auto model = graft::load_or_make_llama<float>(model_path, training.seed);
     app::store_weights(model, dtype);
     if (checkpointing) model.checkpointed_layers = graft::all_layers;

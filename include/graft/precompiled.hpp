@@ -61,6 +61,8 @@ GRAFT_FORWARD(cross_entropy_block, (context& ctx, tensor_view<float, 2> logits, 
 GRAFT_FORWARD(cross_entropy_end, (context& ctx, index_t rows, const matrix_ref& weight, const std::int32_t* labels, softmax_so_far<float> so_far,
                                   float factor, tensor_view<float, 2> sums, float* loss), (ctx, rows, weight, labels, so_far, factor, sums, loss))
 GRAFT_FORWARD(adamw, (context& ctx, index_t n, float* w, const float* g, float* m, float* v, const adamw_step& step), (ctx, n, w, g, m, v, step))
+GRAFT_FORWARD(round_to_blocks, (context& ctx, index_t n, const float* x, rounded_block* to), (ctx, n, x, to))
+GRAFT_FORWARD(values_of_blocks, (context& ctx, index_t n, const rounded_block* from, float* x), (ctx, n, from, x))
 #undef GRAFT_FORWARD
 template <>
 inline bool multiplies_in_bf16<float, simd::default_arch>() { return chosen_table().multiplies_in_bf16(); }

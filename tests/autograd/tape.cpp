@@ -247,6 +247,75 @@ TEST_CASE("what is not whole, not recorded or not repeatable is kept instead") {
   CHECK(t.retain(scale(t, y, 2.0)).maker == no_node);
 }
 
+TEST_CASE("where a context says so, values are kept in 16 bits, once for all that retain them, and forward passes stay as they are") {
+  const index_t n = 64, c = 96, values = n * c;
+  parameter<float, 2> in(random_tensor<float, 2>({n, c}, 1)), a(random_tensor<float, 2>({c, c}, 2)), b(random_tensor<float, 2>({c, c}, 3));
+  context ctx;
+  const auto run = [&](saved_precision saved) {
+    meter m;
+    ctx.cost = &m;
+    ctx.saved = saved;
+    for (auto* p : {&in, &a, &b}) p->clear_gradient();
+    tape<float> t(ctx);
+    var<float, 0> loss;
+    {
+      const auto x = scale(t, t.leaf(in), 2.0);
+      loss = sum(t, add(t, multiply(t, linear(t, x, t.leaf(a)), linear(t, x, t.leaf(b))), gelu(t, x)));
+    }
+    const auto kept = static_cast<index_t>(m.total().saved_bytes), live = static_cast<index_t>(ctx.pool().live_bytes());
+    t.backward(loss);
+    CHECK(m.total().saved_bytes == 0);
+    ctx.cost = nullptr;
+    auto gradients = tensor<float, 2>::zeros({3, std::max(values, c * c)});
+    for (index_t i = 0; auto* p : {&in, &a, &b}) std::ranges::copy(p->gradient_values(), &gradients(i++, 0));
+    return std::tuple(loss.item(), gradients.clone(), kept, live);
+  };
+  const auto [loss, gradients, kept, live] = run(saved_precision::full);
+  const auto [rounded_loss, rounded_gradients, rounded_kept, rounded_live] = run(saved_precision::int16);
+  CHECK(rounded_loss == loss);
+  CHECK(kept >= 3 * values * 4);  // x and both factors
+  CHECK(rounded_kept >= 3 * values * 17 / 8);
+  CHECK(rounded_kept < 3 * values * 17 / 8 * 9 / 8);  // a buffer is at most an eighth larger than what it holds
+  CHECK(live - rounded_live >= (kept - rounded_kept) * 9 / 10);
+  CHECK(test::near(rounded_gradients, gradients, 1e-4));
+  CHECK_FALSE(test::equal_bits(rounded_gradients, gradients));
+  CHECK(ctx.pool().live_bytes() == 0);
+}
+
+TEST_CASE("what is small, or nobody's result, is not rounded") {
+  context ctx;
+  ctx.saved = saved_precision::int16;
+  parameter<float, 2> x(random_tensor<float, 2>({32, 33}, 1)), few(random_tensor<float, 2>({31, 33}, 2));
+  tape<float> t(ctx);
+  const auto y = scale(t, t.leaf(x), 2.0);
+  const auto kept = t.retain(y);
+  CHECK(kept.maker == y.id);
+  CHECK(t.is_kept(kept));
+  CHECK(test::near(t.value(kept), y.value, 1 / 65000.0));
+  CHECK(t.retain(scale(t, t.leaf(few), 2.0)).maker == no_node);
+  CHECK(t.retain(t.leaf(x)).maker == no_node);
+  CHECK(t.retain(scale(t, t.constant(x.view()), 2.0)).maker == no_node);
+  const auto last = sum(t, y);  // takes what was kept for it
+  CHECK(last.needs_grad());
+}
+
+TEST_CASE("a chain of values that could be computed again keeps every other one") {
+  context ctx;
+  meter m;
+  ctx.cost = &m;
+  parameter<float, 2> in(random_tensor<float, 2>({64, 64}, 1));
+  tape<float> t(ctx);
+  {
+    auto x = scale(t, t.leaf(in), 2.0);
+    for (int i = 0; i < 6; ++i) x = tanh(t, x);
+    const auto promised = t.retain(x);
+    CHECK(promised.maker == no_node);  // the one before it is not kept
+    CHECK(m.total().saved_bytes == 3 * 64 * 64 * sizeof(float));
+    t.backward(sum(t, x));
+  }
+  ctx.cost = nullptr;
+}
+
 TEST_CASE("dropout keeps the expected share and the mean, and does nothing outside training") {
   context ctx;
   const auto x = tensor<float, 2>::full({100, 101}, 1);

@@ -45,8 +45,9 @@ void train_step(context& ctx, M& model, adamw<float>& optimizer, const token_bat
 }
 
 template <class M>
-memory_use use_of_training(executor_ref executor, M& model, const token_batch& batch) {
+memory_use use_of_training(executor_ref executor, M& model, const token_batch& batch, saved_precision saved) {
   context ctx(executor);
+  ctx.saved = saved;
   adamw<float> optimizer(trainable(model), {.lr = 1e-4});
   for (int i = 0; i < 2; ++i) train_step(ctx, model, optimizer, batch);
   return memory_in_use(ctx, model);
@@ -54,9 +55,10 @@ memory_use use_of_training(executor_ref executor, M& model, const token_batch& b
 
 /// Lowers the budget to just below what was predicted until nothing fits, and compares every plan with the truth.
 template <class M>
-std::vector<index_t> every_plan(M& model, const token_batch& batch, index_t threads = 1) {
+std::vector<index_t> every_plan(M& model, const token_batch& batch, index_t threads = 1, saved_precision saved = saved_precision::full) {
   thread_pool pool(threads);
   context ctx(pool);
+  ctx.saved = saved;
   std::vector<index_t> chosen;
   std::size_t budget = plenty;
   memory_plan last;
@@ -79,7 +81,7 @@ std::vector<index_t> every_plan(M& model, const token_batch& batch, index_t thre
     }
     REQUIRE(plan.predicted.total() <= budget);
     CHECK(detail::layered_part(model).checkpointed_layers == plan.checkpointed_layers);
-    const auto truth = use_of_training(pool, model, batch);
+    const auto truth = use_of_training(pool, model, batch, saved);
     CAPTURE(plan.checkpointed_layers, plan.predicted.activations, truth.activations);
     CHECK(truth.weights == plan.predicted.weights);
     CHECK(truth.training == plan.predicted.training);
@@ -99,6 +101,10 @@ TEST_CASE("a memory plan takes the fewest layers that fit, and a training step s
   SECTION("where layers make the peak, the last one is never computed twice") {
     auto model = example_llama(256);
     CHECK(every_plan(model, batch) == std::vector<index_t>{0, 1, 2, 3, 4});
+  }
+  SECTION("where 16 bits a value are kept, it is the same with less") {
+    auto model = example_llama(256);
+    CHECK(every_plan(model, batch, 1, saved_precision::int16) == std::vector<index_t>{0, 1, 2, 3, 4});
   }
   SECTION("where the loss makes the peak, all may be") {  // an adapted output layer has whole logits
     auto model = example_llama(5000, targets({"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head"}), false);

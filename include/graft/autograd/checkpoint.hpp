@@ -17,7 +17,7 @@ enum class block_end { anything, sum };
 /// y = block(tape, x), keeping x alone. In the backward pass the block runs again, now recorded, with the same batch_info,
 /// so that random masks repeat. Block: (tape<T>&, const var<T, R>&) -> var<T, Q>, trivially destructible: capture modules
 /// by reference. Cost: one more forward pass of the block, without the map that it ends in where that was said; gradients are bitwise
-/// those without checkpointing.
+/// those without checkpointing, unless the context rounds what tapes keep: x is rounded too then.
 template <class T, std::size_t R, class Block>
 auto checkpoint(tape<T>& t, const var<T, R>& x, Block block, block_end end = block_end::anything) {
   if (!t.is_recording()) return block(t, x);
@@ -26,10 +26,11 @@ auto checkpoint(tape<T>& t, const var<T, R>& x, Block block, block_end end = blo
   const bool trains = t.without_recording([&] { y = block(t, input); });
   y.id = no_node;
   const bool needs = x.needs_grad() || trains;
-  const auto xs = t.save_if(needs, x);
+  const auto retained_x = t.retain_if(needs, x);
   using output = decltype(y.value);
   const auto path = t.keep(std::span<const char>(t.path()));  // a meter finds the recomputation where the block stands
-  t.record({"checkpoint"}, y, needs, [xs, block, path, end, xi = x.id](tensor_view<const T, output::rank> dy, tape<T>& g) mutable {
+  t.record({"checkpoint"}, y, needs, [retained_x, block, path, end, xi = x.id](tensor_view<const T, output::rank> dy, tape<T>& g) mutable {
+    const auto xs = g.value(retained_x);
     gradient_slot<T> slot;
     if (xi != no_node) {
       const auto to = g.grad(xi, xs.shape);

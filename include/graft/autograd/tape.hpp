@@ -14,6 +14,7 @@
 #include "graft/autograd/var.hpp"
 #include "graft/core/context.hpp"
 #include "graft/core/random.hpp"
+#include "graft/kernel/rounded_row.hpp"
 
 namespace graft {
 
@@ -44,7 +45,8 @@ enum class recording { on, off, again };
 template <class T>
 class tape {
  public:
-  explicit tape(context& c, recording r = recording::on, batch_info b = {}) : batch(b), store_(c), recording_(r != recording::off), repeats_(r == recording::again) {
+  explicit tape(context& c, recording r = recording::on, batch_info b = {})
+      : batch(b), store_(c), recording_(r != recording::off), repeats_(r == recording::again) {
     store_.leave_operations();
   }
 
@@ -125,15 +127,21 @@ class tape {
   }
 
   /// The same for an operation that asks value() for x in its backward pass. Where x is cheap to compute again from what the tape
-  /// keeps anyway, nothing is kept, and value() computes it, once for all that ask.
+  /// keeps anyway, nothing is kept; where the context says so, a large x is kept in fewer bits. Then value() makes it, once for all that ask.
   template <std::size_t R>
   retained<T, R> retain(const var<T, R>& x) {
-    if (recording_ && can_make_again(x)) return {{nullptr, x.value.shape}, x.id};
+    if (recording_ && (can_make_again(x) || keep_rounded(x))) return {{nullptr, x.value.shape}, x.id};
     return {save(x), no_node};
   }
   template <std::size_t R>
   retained<T, R> retain_if(bool needed, const var<T, R>& x) {
     return needed ? retain(x) : retained<T, R>{};
+  }
+  /// Whether value() will read x from memory, in full or in fewer bits. What is computed from such an x is cheap to compute again; from others
+  /// it would take a chain of operations.
+  template <std::size_t R>
+  bool is_kept(const retained<T, R>& x) {
+    return x.maker == no_node || store_.node(x.maker).again->rounded;
   }
   /// What retain() promised.
   template <std::size_t R>
@@ -154,7 +162,16 @@ class tape {
   void record(op_info op, var<T, R>& out, bool any_input_needs_grad, F f) {
     if (detail::tape_node* n = add_operation(op, out, any_input_needs_grad)) n->run = keep_closure<R>(*n, f);
   }
-  /// The same for a value that is cheap to compute again from what was saved for f: again(y, tape) fills y, with the same bits.
+  /// The same for an operation that needs its own result to go back, which is retained: f(dy, y, tape).
+  template <std::size_t R, class F>
+  void record_with_result(op_info op, var<T, R>& out, bool any_input_needs_grad, F f) {
+    detail::tape_node* n = add_operation(op, out, any_input_needs_grad);
+    if (n == nullptr) return;
+    const auto y = retain(out);
+    store_.keep_pending(*n);
+    n->run = keep_closure<R>(*n, [f, y](tensor_view<const T, R> dy, tape& t) { f(dy, t.value(y), t); });
+  }
+  /// The same as record() for a value that is cheap to compute again from what was saved for f: again(y, tape) fills y, with the same bits.
   /// `possible` is false where not all of that was saved.
   template <std::size_t R, class F, class Again>
   void record(op_info op, var<T, R>& out, bool any_input_needs_grad, F f, Again again, bool possible = true) {
@@ -170,7 +187,7 @@ class tape {
     const auto fill = [](detail::tape_node& self, void* t, void* to) {
       static_cast<both*>(self.closure)->again(tensor_view<T, R>(static_cast<T*>(to), leading<R>(self.shape)), *static_cast<tape*>(t));
     };
-    n->again = ::new (store_.allocate(sizeof(detail::repeatable))) detail::repeatable{fill, out.value.data, {}};
+    n->again = ::new (store_.allocate(sizeof(detail::repeatable))) detail::repeatable{fill, out.value.data, {}, {}};
   }
 
   /// Where to put a gradient of the value with this node id: every element must be written, as the accumulator says.
@@ -275,7 +292,8 @@ class tape {
     }
     out.id = add_node(out.value.shape);
     detail::tape_node& n = store_.node(out.id);
-    store_.keep_pending(n, at);
+    n.place = at;
+    store_.keep_pending(n);
     return &n;
   }
   template <std::size_t R, class F>
@@ -293,6 +311,29 @@ class tape {
     if (x.id == no_node) return false;
     const detail::tape_node& n = store_.node(x.id);
     return n.again != nullptr && n.again->first == x.value.data && leading<R>(n.shape) == x.value.shape;
+  }
+  /// Keeps x in blocks of 16-bit integers, if the context says so, x is a node's value as the node made it, and large.
+  template <std::size_t R>
+  bool keep_rounded(const var<T, R>& x) {
+    if constexpr (!std::is_same_v<T, float>) {
+      return false;
+    } else {
+      constexpr index_t large = 1024;
+      if (ctx().saved != saved_precision::int16 || x.id == no_node || !x.storage || x.value.size() < large) return false;
+      detail::tape_node& n = store_.node(x.id);
+      if (n.again != nullptr || leading<R>(n.shape) != x.value.shape) return false;
+      const auto blocks = static_cast<std::size_t>(kernel::rounded_blocks(x.value.size()));
+      buffer_handle rounded = ctx().pool().take(blocks * sizeof(kernel::rounded_block));
+      kernel::round_to_blocks<T>(ctx(), x.value.size(), x.value.data, reinterpret_cast<kernel::rounded_block*>(rounded.data()));
+      store_.save(rounded);
+      const auto fill = [](detail::tape_node& self, void* t, void* to) {
+        const auto* from = reinterpret_cast<const kernel::rounded_block*>(self.again->rounded.data());
+        const tensor_view<T, R> all(static_cast<T*>(to), leading<R>(self.shape));
+        kernel::values_of_blocks<T>(static_cast<tape*>(t)->ctx(), all.size(), from, all.data);
+      };
+      n.again = ::new (store_.allocate(sizeof(detail::repeatable))) detail::repeatable{fill, x.value.data, std::move(rounded), {}};
+      return true;
+    }
   }
   void require_node(node_id id) const {
     if (id == no_node) throw_error<state_error>("backward: the loss depends on no trainable parameter");

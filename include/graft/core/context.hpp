@@ -16,6 +16,10 @@ class meter;
 /// registers of attention's products too, are rounded to 8 bits and summed in float.
 enum class product_precision : std::uint8_t { full, int16, bf16 };
 
+/// How tapes of floats keep large values for the backward pass. int16: as 16-bit integers with a scale for every 32, in 17 bits a value. What
+/// operations give is the same to the bit; gradients are those of values that moved by 1 / 65534 of the largest of their 32 at most.
+enum class saved_precision : std::uint8_t { full, int16 };
+
 /// Passed explicitly to everything that computes: there are no globals and no hidden threads. One context serves one
 /// thread at a time; programs that work on several tasks at once make one for each.
 class context {
@@ -34,6 +38,7 @@ class context {
 
   meter* cost = nullptr;   ///< when set, tapes report their work to it
   product_precision products = product_precision::full;
+  saved_precision saved = saved_precision::full;
   std::uint64_t seed = 0;  ///< of everything random that happens under this context
 
  private:

@@ -11,6 +11,7 @@
 #include "graft/kernel/embedding.hpp"
 #include "graft/kernel/gemm.hpp"
 #include "graft/kernel/rope.hpp"
+#include "graft/kernel/rounded_row.hpp"
 #include "graft/kernel/routed_low_rank.hpp"
 #include "graft/kernel/softmax.hpp"
 
@@ -45,7 +46,8 @@ constexpr void fill(map_pointer<F, In...>& entry) { entry = &map<float, Arch, F,
 #define GRAFT_EACH_KERNEL(X)                                                                                            \
   X(matmul_nt) X(matmul_nn) X(matmul_tn) X(attention) X(attention_backward) X(rotate_positions) X(gather_rows)          \
   X(scatter_rows) X(add_bias) X(bias_backward) X(rms_norm) X(rms_norm_backward) X(rms_norm_gain_backward) X(layer_norm) \
-  X(layer_norm_backward) X(layer_norm_gain_backward) X(softmax_rows) X(softmax_backward) X(cross_entropy_rows) X(cross_entropy_block) X(cross_entropy_end) X(adamw) X(routed_low_rank) X(multiplies_in_bf16)
+  X(layer_norm_backward) X(layer_norm_gain_backward) X(softmax_rows) X(softmax_backward) X(cross_entropy_rows) X(cross_entropy_block) X(cross_entropy_end) X(adamw) \
+  X(routed_low_rank) X(round_to_blocks) X(values_of_blocks) X(multiplies_in_bf16)
 
 /// The kernels that operations on float are made of. Their types do not depend on the instruction set.
 struct kernel_table {

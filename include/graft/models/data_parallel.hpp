@@ -124,6 +124,7 @@ class data_parallel {
       const auto ctx = contexts_.take([] { return context(); });
       ctx->seed = ctx_.seed;
       ctx->products = ctx_.products;
+      ctx->saved = ctx_.saved;
       run_share(*ctx, r == 0 ? model_ : renewed(*replicas_[static_cast<std::size_t>(r) - 1]), r, info);
     });
     for (index_t r = 1; r < used; ++r) add_gradients(*replicas_[static_cast<std::size_t>(r) - 1]);

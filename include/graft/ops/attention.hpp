@@ -13,7 +13,7 @@ namespace graft {
 
 /// softmax(scale q k^T, masked) v for every head of every sequence, as `at` lays them out.
 /// Shapes: q (N, H * D), k, v (M, G * D) -> (N, H * D). Cost: 4 D flops for every visible pair and head, 10 backward.
-/// Saves q, k, v, y and one number a row and head, if anything needs a gradient. The offsets of `at` must outlive the tape.
+/// Retains q, k, v and y and saves one number a row and head, if anything needs a gradient. The offsets of `at` must outlive the tape.
 /// Throws shape_error when columns and offsets do not agree with the layout.
 template <class T>
 var<T, 2> attention(tape<T>& t, const kernel::attention_layout& at, const var<T, 2>& q, const var<T, 2>& k, const var<T, 2>& v) {
@@ -35,10 +35,11 @@ var<T, 2> attention(tape<T>& t, const kernel::attention_layout& at, const var<T,
   for (index_t s = 0; s < at.sequences(); ++s)
     for (index_t rows = kernel::detail::rows_of(at.query_offsets, s).count, keys = kernel::detail::rows_of(at.key_offsets, s).count, i = 0; i < rows; ++i)
       pairs += static_cast<std::uint64_t>(kernel::detail::visible_keys(at, rows, keys, i));
-  const auto qs = t.save_if(needs, q), ks = t.save_if(needs, k), vs = t.save_if(needs, v), ys = t.save_if(needs, y);
+  const auto qr = t.retain_if(needs, q), kr = t.retain_if(needs, k), vr = t.retain_if(needs, v);
   const auto ls = t.save_if(needs, log_sum);
-  t.record({"attention", 4 * pairs * static_cast<std::uint64_t>(at.heads * d)}, y, needs,
-           [=, qi = q.id, ki = k.id, vi = v.id](tensor_view<const T, 2> dy, tape<T>& g) {
+  t.record_with_result({"attention", 4 * pairs * static_cast<std::uint64_t>(at.heads * d)}, y, needs,
+           [=, qi = q.id, ki = k.id, vi = v.id](tensor_view<const T, 2> dy, tensor_view<const T, 2> ys, tape<T>& g) {
+             const auto qs = g.value(qr), ks = g.value(kr), vs = g.value(vr);
              const auto target = [&](node_id id, const extents<2>& shape) -> kernel::gradient_target<T> {
                if (id == no_node) return {};
                const auto to = g.grad(id, shape);

@@ -17,17 +17,22 @@ void check_same_shape(std::string_view op, const extents<R>& a, const extents<R>
   if (a != b) throw_error<shape_error>(op, ": the operands have shapes ", to_string(a), " and ", to_string(b));
 }
 
-/// y = Function::value(x), saving x, from which y can be had again.
+/// y = Function::value(x), retaining x, from which y can be had again.
 template <class Function, class T, std::size_t R>
 var<T, R> activation(tape<T>& t, std::string_view name, const var<T, R>& x) {
   auto y = t.template empty<R>(x.shape());
   const index_t n = x.value.size();
   kernel::map<T>(t.ctx(), n, y.value.data, T(0), kernel::value_of<Function>{}, x.value.data);
-  const auto xs = t.save_if(x.needs_grad(), x);
-  t.record({name, static_cast<std::uint64_t>(n)}, y, x.needs_grad(), [xs, xi = x.id, n](tensor_view<const T, R> dy, tape<T>& g) {
+  const auto xr = t.retain_if(x.needs_grad(), x);
+  const auto backward = [xr, xi = x.id, n](tensor_view<const T, R> dy, tape<T>& g) {
+    const auto xs = g.value(xr);
     const auto to = g.grad(xi, xs.shape);
     kernel::map<T>(g.ctx(), n, to.view.data, to.beta, kernel::gradient_of<Function>{}, dy.data, xs.data);
-  }, [xs, n](tensor_view<T, R> again, tape<T>& g) { kernel::map<T>(g.ctx(), n, again.data, T(0), kernel::value_of<Function>{}, xs.data); });
+  };
+  const auto again = [xr, n](tensor_view<T, R> value, tape<T>& g) {
+    kernel::map<T>(g.ctx(), n, value.data, T(0), kernel::value_of<Function>{}, g.value(xr).data);
+  };
+  t.record({name, static_cast<std::uint64_t>(n)}, y, x.needs_grad(), backward, again, t.is_kept(xr));
   return y;
 }
 
@@ -54,23 +59,23 @@ var<T, R> subtract(tape<T>& t, const var<T, R>& x, const var<T, R>& y) {
   return add(t, x, scale(t, y, -1.0));
 }
 
-/// x * y, element by element. Saves each operand the other's gradient needs.
+/// x * y, element by element. Retains each operand the other's gradient needs.
 template <class T, std::size_t R>
 var<T, R> multiply(tape<T>& t, const var<T, R>& x, const var<T, R>& y) {
   detail::check_same_shape("multiply", x.shape(), y.shape());
   auto z = t.template empty<R>(x.shape());
   const index_t n = x.value.size();
   kernel::map<T>(t.ctx(), n, z.value.data, T(0), kernel::times{}, x.value.data, y.value.data);
-  const auto xs = t.save_if(y.needs_grad(), x), ys = t.save_if(x.needs_grad(), y);
+  const auto xr = t.retain_if(y.needs_grad(), x), yr = t.retain_if(x.needs_grad(), y);
   t.record({"multiply", static_cast<std::uint64_t>(n)}, z, x.needs_grad() || y.needs_grad(),
-           [xs, ys, xi = x.id, yi = y.id, n](tensor_view<const T, R> dz, tape<T>& g) {
+           [xr, yr, xi = x.id, yi = y.id, n](tensor_view<const T, R> dz, tape<T>& g) {
              if (xi != no_node) {
                const auto to = g.grad(xi, dz.shape);
-               kernel::map<T>(g.ctx(), n, to.view.data, to.beta, kernel::times{}, dz.data, ys.data);
+               kernel::map<T>(g.ctx(), n, to.view.data, to.beta, kernel::times{}, dz.data, g.value(yr).data);
              }
              if (yi != no_node) {
                const auto to = g.grad(yi, dz.shape);
-               kernel::map<T>(g.ctx(), n, to.view.data, to.beta, kernel::times{}, dz.data, xs.data);
+               kernel::map<T>(g.ctx(), n, to.view.data, to.beta, kernel::times{}, dz.data, g.value(xr).data);
              }
            });
   return z;
@@ -123,19 +128,19 @@ var<T, 2> scale(tape<T>& t, const var<T, 2>& x, const var<T, 1>& gain) {
 
 template <class T, std::size_t R>
 var<T, R> relu(tape<T>& t, const var<T, R>& x) { return detail::activation<kernel::relu_function>(t, "relu", x); }
-/// x * sigmoid(x). Saves x.
+/// x * sigmoid(x). Retains x.
 template <class T, std::size_t R>
 var<T, R> silu(tape<T>& t, const var<T, R>& x) { return detail::activation<kernel::silu_function>(t, "silu", x); }
-/// x * Phi(x), exactly. Saves x.
+/// x * Phi(x), exactly. Retains x.
 template <class T, std::size_t R>
 var<T, R> gelu(tape<T>& t, const var<T, R>& x) { return detail::activation<kernel::gelu_erf_function>(t, "gelu", x); }
-/// The tanh form of GELU, as GPT-2 and Gemma use it. Saves x.
+/// The tanh form of GELU, as GPT-2 and Gemma use it. Retains x.
 template <class T, std::size_t R>
 var<T, R> gelu_tanh(tape<T>& t, const var<T, R>& x) { return detail::activation<kernel::gelu_tanh_function>(t, "gelu_tanh", x); }
 template <class T, std::size_t R>
 var<T, R> tanh(tape<T>& t, const var<T, R>& x) { return detail::activation<kernel::tanh_function>(t, "tanh", x); }
 
-/// silu(gate) * up, in one pass. Saves gate and up, from which it can be had again.
+/// silu(gate) * up, in one pass. Retains gate and up, from which it can be had again.
 template <class T, std::size_t R>
 var<T, R> swiglu(tape<T>& t, const var<T, R>& gate, const var<T, R>& up) {
   using silu = kernel::silu_function;
@@ -144,21 +149,22 @@ var<T, R> swiglu(tape<T>& t, const var<T, R>& gate, const var<T, R>& up) {
   const index_t n = gate.value.size();
   kernel::map<T>(t.ctx(), n, y.value.data, T(0), kernel::gated_value_of<silu>{}, gate.value.data, up.value.data);
   const bool needs = gate.needs_grad() || up.needs_grad();
-  const auto gs = t.save_if(needs, gate), us = t.save_if(gate.needs_grad(), up);
-  const auto backward = [gs, us, gi = gate.id, ui = up.id, n](tensor_view<const T, R> dy, tape<T>& g) {
+  const auto gr = t.retain_if(needs, gate), ur = t.retain_if(gate.needs_grad(), up);
+  const auto backward = [gr, ur, gi = gate.id, ui = up.id, n](tensor_view<const T, R> dy, tape<T>& g) {
+    const auto gs = g.value(gr);
     if (gi != no_node) {
       const auto to = g.grad(gi, dy.shape);
-      kernel::map<T>(g.ctx(), n, to.view.data, to.beta, kernel::gated_gradient_of<silu>{}, dy.data, gs.data, us.data);
+      kernel::map<T>(g.ctx(), n, to.view.data, to.beta, kernel::gated_gradient_of<silu>{}, dy.data, gs.data, g.value(ur).data);
     }
     if (ui != no_node) {
       const auto to = g.grad(ui, dy.shape);
       kernel::map<T>(g.ctx(), n, to.view.data, to.beta, kernel::gated_value_of<silu>{}, gs.data, dy.data);
     }
   };
-  const auto again = [gs, us, n](tensor_view<T, R> product, tape<T>& g) {
-    kernel::map<T>(g.ctx(), n, product.data, T(0), kernel::gated_value_of<silu>{}, gs.data, us.data);
+  const auto again = [gr, ur, n](tensor_view<T, R> product, tape<T>& g) {
+    kernel::map<T>(g.ctx(), n, product.data, T(0), kernel::gated_value_of<silu>{}, g.value(gr).data, g.value(ur).data);
   };
-  t.record({"swiglu", 5 * static_cast<std::uint64_t>(n)}, y, needs, backward, again, gate.needs_grad());
+  t.record({"swiglu", 5 * static_cast<std::uint64_t>(n)}, y, needs, backward, again, gate.needs_grad() && t.is_kept(gr) && t.is_kept(ur));
   return y;
 }
 

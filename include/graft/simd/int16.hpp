@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Inner products of a block's codes with numbers that were rounded to 16-bit integers: exact sums of four products and more in one
-// instruction or two. Read next: kernel/dot.hpp.
+// Numbers rounded to 16-bit integers, and inner products of a block's codes with them: exact sums of four products and more in one
+// instruction or two. Read next: kernel/rounded_row.hpp, kernel/dot.hpp.
 #pragma once
+#include <cmath>
+
 #include "graft/simd/blocks.hpp"
 
 namespace graft::simd {
@@ -48,19 +50,6 @@ GRAFT_INLINE batch<float, Arch> inner_products(int16_halves codes, const std::in
   return batch<float, Arch>(_mm256_cvtepi32_ps(_mm256_add_epi32(part(codes.first, x), part(codes.second, x + 16))));
 }
 
-/// The lanes of v, at most 32767 in size, rounded to the nearest.
-template <class Arch>
-GRAFT_INLINE void store_int16(std::int16_t* to, batch<float, Arch> v) noexcept {
-#if defined(__AVX512F__)
-  if constexpr (width<float, Arch> == 16) return _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(v)));
-  else
-#endif
-  {
-    const __m256i wide = _mm256_cvtps_epi32(v);
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm_packs_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256(wide, 1)));
-  }
-}
-
 #else
 
 struct int16_halves {};
@@ -68,10 +57,43 @@ template <class Arch, class B>
 int16_halves int16_codes(const B&) = delete;
 template <class Arch>
 batch<float, Arch> inner_products(int16_halves, const std::int16_t*) = delete;
-template <class Arch>
-void store_int16(std::int16_t*, batch<float, Arch>) = delete;
 
 #endif
+
+/// The lanes of v, at most 32767 in size, rounded to the nearest.
+template <class Arch>
+GRAFT_INLINE void store_int16(std::int16_t* to, batch<float, Arch> v) noexcept {
+#if defined(__AVX512F__)
+  if constexpr (detail::is_vector<batch<float, Arch>, float, 64>)
+    return _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(v)));
+#endif
+#if defined(__AVX2__)
+  if constexpr (detail::is_vector<batch<float, Arch>, float, 32>) {
+    const __m256i wide = _mm256_cvtps_epi32(v);
+    return _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm_packs_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256(wide, 1)));
+  }
+#endif
+  alignas(64) float lanes[static_cast<std::size_t>(width<float, Arch>)];
+  v.store_aligned(lanes);
+  for (index_t i = 0; i < width<float, Arch>; ++i) to[i] = static_cast<std::int16_t>(std::lrint(lanes[i]));
+}
+
+/// A vector of them as floats.
+template <class Arch>
+GRAFT_INLINE batch<float, Arch> load_int16(const std::int16_t* from) noexcept {
+#if defined(__AVX512F__)
+  if constexpr (detail::is_vector<batch<float, Arch>, float, 64>)
+    return _mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))));
+#endif
+#if defined(__AVX2__)
+  if constexpr (detail::is_vector<batch<float, Arch>, float, 32>)
+    return _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
+#endif
+  alignas(64) float lanes[static_cast<std::size_t>(width<float, Arch>)];
+  for (index_t i = 0; i < width<float, Arch>; ++i) lanes[i] = from[i];
+  return batch<float, Arch>::load_aligned(lanes);
+}
+
 #if defined(__AVX512BW__)
 
 template <class Arch>

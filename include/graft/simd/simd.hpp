@@ -241,6 +241,10 @@ GRAFT_INLINE T maximum(batch<T, Arch> v) noexcept {
   return detail::fold<static_cast<std::size_t>(width<T, Arch>) / 2>(v, [](auto a, auto b) { return xsimd::max(a, b); }).get(0);
 }
 
+/// Whether any lane is not a number.
+template <class T, class Arch>
+GRAFT_INLINE bool has_nan(batch<T, Arch> v) noexcept { return xsimd::any(xsimd::isnan(v)); }
+
 namespace detail {
 #if defined(__AVX__)
 /// Within halves first, which cost a shuffle less each than whole vectors; then halves change places.

@@ -25,11 +25,12 @@ struct saved_buffer {
 
 struct tape_node;
 
-/// How a node computes its value once more, where that is cheap. Lives in the arena.
+/// How a node gives its value once more, where that is cheap: computed, or widened. Lives in the arena.
 struct repeatable {
   void (*fill)(tape_node&, void* tape, void* to);
-  const void* first;    // where the value stood: what has the node's number but lies elsewhere is another one
-  buffer_handle value;  // in the backward pass, once somebody asked
+  const void* first;      // where the value stood: what has the node's number but lies elsewhere is another one
+  buffer_handle rounded;  // what fill() widens, if it does
+  buffer_handle value;    // in the backward pass, once somebody asked
 };
 
 struct tape_node {
@@ -96,18 +97,17 @@ class tape_store {
   void drop_pending() noexcept {
     while (pending_ != nullptr) std::exchange(pending_, pending_->next)->~saved_buffer();
   }
-  /// Gives the pending buffers to a node.
-  void keep_pending(tape_node& n, meter::place at) {
-    n.place = at;
-    n.saved = std::exchange(pending_, nullptr);
-    if (ctx_.cost == nullptr) return;
-    for (saved_buffer* s = n.saved; s != nullptr; s = s->next) {
-      s->place = at;
-      if (s->buffer.saves()++ == 0) ctx_.cost->save(at, s->buffer.capacity());
+  /// Gives the pending buffers to a node, beside those it has.
+  void keep_pending(tape_node& n) {
+    while (pending_ != nullptr) {
+      saved_buffer* const s = std::exchange(pending_, pending_->next);
+      s->next = std::exchange(n.saved, s);
+      s->place = n.place;
+      if (ctx_.cost != nullptr && s->buffer.saves()++ == 0) ctx_.cost->save(n.place, s->buffer.capacity());
     }
   }
   void release_saved(tape_node& n) noexcept {
-    if (n.again != nullptr) n.again->value = {};
+    if (n.again != nullptr) n.again->value = n.again->rounded = {};
     while (n.saved != nullptr) release(std::exchange(n.saved, n.saved->next));
   }
 
