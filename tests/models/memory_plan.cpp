@@ -26,13 +26,7 @@ llama<float> example_llama(index_t vocabulary, const target_modules& where = all
 }
 
 bert_classifier<float> example_classifier() {
-  bert_config c;
-  c.vocab_size = 50, c.hidden_size = 96, c.intermediate_size = 384, c.num_hidden_layers = 4, c.num_attention_heads = 4;
-  bert<float> encoder(c);
-  initialize(encoder, 1, 0.08);
-  bert_classifier<float> model(std::move(encoder), 2, pooling::mean);
-  initialize(model.classifier, 2, 0.08);
-  attach(model, targets({"query", "value"}), lora_options{.rank = 4});
+  auto model = test::wide_classifier(4, targets({"query", "value"}));
   unfreeze(model.classifier);
   return model;
 }

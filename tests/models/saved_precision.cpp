@@ -24,18 +24,6 @@ llama<float> example_llama() {
   return model;
 }
 
-bert_classifier<float> example_classifier() {
-  bert_config c;
-  c.vocab_size = 50, c.hidden_size = 96, c.intermediate_size = 384, c.num_hidden_layers = 2, c.num_attention_heads = 4;
-  bert<float> encoder(c);
-  initialize(encoder, 1, 0.08);
-  bert_classifier<float> model(std::move(encoder), 2, pooling::mean);
-  initialize(model.classifier, 2, 0.08);
-  attach(model, targets({"query", "key", "value", "dense"}), lora_options{.rank = 4});
-  test::disturb_adapters(model, 0.03);
-  return model;
-}
-
 struct step {
   double loss;
   std::size_t saved;
@@ -99,7 +87,8 @@ TEST_CASE("models that keep 16 bits a value keep little more than half, give the
   SECTION("an encoder with a head") {
     auto labelled = batch;
     labelled.labels = {1, 0};
-    auto model = example_classifier();
+    auto model = test::wide_classifier(2, targets({"query", "key", "value", "dense"}));
+    test::disturb_adapters(model, 0.03);
     check(model, labelled);
   }
 }

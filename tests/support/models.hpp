@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Small models and batches for tests.
 #pragma once
+#include <utility>
 #include <vector>
 
 #include "graft/core/random.hpp"
@@ -40,6 +41,18 @@ bert<T> small_bert(index_t layers = 2, std::uint64_t seed = 1) {
   initialize(m, seed, 0.15);
   freeze(m);
   return m;
+}
+
+/// A classifier of two kinds, its encoder wide enough that activations are what a tape keeps; adapters where they are wanted.
+inline bert_classifier<float> wide_classifier(index_t layers, const target_modules& where) {
+  bert_config c;
+  c.vocab_size = 50, c.hidden_size = 96, c.intermediate_size = 384, c.num_hidden_layers = layers, c.num_attention_heads = 4;
+  bert<float> encoder(c);
+  initialize(encoder, 1, 0.08);
+  bert_classifier<float> model(std::move(encoder), 2, pooling::mean);
+  initialize(model.classifier, 2, 0.08);
+  attach(model, where, lora_options{.rank = 4});
+  return model;
 }
 
 /// Sequences of the given lengths over 50 tokens, labelled with their next tokens.
