@@ -53,7 +53,7 @@ STORIES = "--model stories-260k --batch 16 --tokens 256"
 MINILM = "--model minilm --batch 32 --tokens 128"
 OURS, ANY, TORCH, LIBTORCH = "bench_lora_step ", "bench_lora_step_any_processor ", "lora_step_torch.py ", "bench_lora_step_libtorch "
 KEPT, BF16, PARTS, WITHIN = " --checkpointing", " --bf16", " --micro-batch 0", " --memory-budget 630"
-ROUNDED, ROUNDED_WITHIN = " --int16-saved", " --int16-saved --memory-budget 625"
+ROUNDED, ROUNDED_WITHIN = " --int16-saved", " --int16-saved --memory-budget 620"
 STORED = " --dtype bf16"  # the frozen weights
 DECODE, LLAMA_CPP = "bench_decode --model smollm-135m --tokens 64", "decode_peer.py --engine llama.cpp --model smollm-135m --tokens 64"
 SPEED, SAMPLES, RSS, CLOCK = "tokens_per_cpu_second", "samples_per_cpu_second", "peak_rss_mib", "tokens_per_second"
@@ -114,8 +114,8 @@ ROWS = [
     Step("LoRA step of SmolLM-135M, ours within 630 MiB, memory", OURS + SMOL + WITHIN, TORCH + SMOL, RSS, "<= 0.4", "MiB"),
     Step("LoRA step of SmolLM-135M, ours saving 16 bits", OURS + SMOL + ROUNDED, TORCH + SMOL, SPEED, ">= 1.25", "tokens/s"),
     Step("LoRA step of SmolLM-135M, ours saving 16 bits, memory", OURS + SMOL + ROUNDED, TORCH + SMOL, RSS, None, "MiB"),
-    Step("LoRA step of SmolLM-135M, ours saving 16 bits within 625 MiB", OURS + SMOL + ROUNDED_WITHIN, TORCH + SMOL, SPEED, ">= 1.25", "tokens/s"),
-    Step("LoRA step of SmolLM-135M, ours saving 16 bits within 625 MiB, memory", OURS + SMOL + ROUNDED_WITHIN, TORCH + SMOL, RSS, "<= 0.4", "MiB"),
+    Step("LoRA step of SmolLM-135M, ours saving 16 bits within 620 MiB", OURS + SMOL + ROUNDED_WITHIN, TORCH + SMOL, SPEED, ">= 1.25", "tokens/s"),
+    Step("LoRA step of SmolLM-135M, ours saving 16 bits within 620 MiB, memory", OURS + SMOL + ROUNDED_WITHIN, TORCH + SMOL, RSS, "<= 0.4", "MiB"),
     Step("LoRA step of SmolLM-135M, both in bf16", OURS + SMOL + BF16, TORCH + SMOL + BF16, SPEED, ">= 1.25", "tokens/s"),
     Step("LoRA step of SmolLM-135M, both in bf16, memory", OURS + SMOL + BF16, TORCH + SMOL + BF16, RSS, None, "MiB"),
     Step("LoRA step of SmolLM-135M, checkpointing, both in bf16", OURS + SMOL + KEPT + BF16, TORCH + SMOL + KEPT + BF16, SPEED, ">= 1.25", "tokens/s"),
