@@ -33,9 +33,9 @@ struct step_options {
   bool last_only = false;    // LoRA on the last layer alone
   bool dora = false;         // DoRA instead of LoRA
   bool adapter = false;      // decoding with LoRA attached
-  long micro_batch = -1;   // sequences a thread takes at a time; 0: as many as graft takes unasked; -1: all threads take the batch together
-  long memory_budget = 0;  // MiB: as few layers are computed twice as that needs; 0: without limit
-  std::string dtype;       // of the frozen weights, which then come from a file
+  long micro_batch = -1;     // sequences a thread takes at a time; 0: as many as graft takes unasked; -1: all threads take the batch together
+  long memory_budget = 0;    // MiB: as few layers are computed twice as that needs; 0: without limit
+  std::string dtype;         // of the frozen weights, which then come from a file
 };
 
 constexpr double step_rate = 1e-3;   // of AdamW, everything else as PyTorch's default

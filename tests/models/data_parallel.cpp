@@ -24,21 +24,6 @@ llama<T> adapted_llama(double dropout = 0) {
   return m;
 }
 
-/// The gradients of everything trainable, one after another; the model is left without any.
-template <class M>
-auto take_gradients(M& model) {
-  using T = typename M::value_type;
-  std::vector<T> all;
-  for (auto& p : trainable(model)) {
-    const auto g = p.parameter->gradient_values();
-    all.insert(all.end(), g.begin(), g.end());
-    p.parameter->clear_gradient();
-  }
-  auto t = tensor<T, 1>::zeros({std::ssize(all)});
-  std::ranges::copy(all, t.data());
-  return t;
-}
-
 template <class M>
 double whole_batch(M& model, const token_batch& batch) {
   context ctx;
@@ -49,17 +34,17 @@ template <class M>
 void check_against_one_tape(M& model, const token_batch& batch) {
   using T = typename M::value_type;
   const double loss = whole_batch(model, batch);
-  const auto expected = take_gradients(model);
+  const auto expected = test::take_gradients(model);
   REQUIRE(expected.size() > 0);
   for (const data_parallel_options o : {data_parallel_options{}, {.micro_batch_tokens = 14}, {.micro_batch = 1}, {.micro_batch = 1, .replicas = 2}, {.micro_batch = 2, .replicas = 1}, {.micro_batch = 100}}) {
     context ctx;
     data_parallel workers(ctx, model, o);
     CHECK(std::abs(workers.loss_and_gradients(batch) - loss) <= 1e-12 * loss);
-    CHECK(test::near(take_gradients(model), expected, 1e-12));
+    CHECK(test::near(test::take_gradients(model), expected, 1e-12));
     for (int changed = 0; changed < 2; ++changed) {  // replicas take values over that an optimiser wrote
       for (auto& p : trainable(model)) for (T& v : p.parameter->value()) v = -v;
       CHECK(std::abs(workers.loss_and_gradients(batch) - whole_batch(model, batch)) <= 1e-12 * loss);
-      take_gradients(model);
+      test::take_gradients(model);
     }
   }
 }
@@ -92,11 +77,11 @@ TEST_CASE("weights of sequences go with their micro-batches") {
     const batch_info info{.training = true, .local_weights = each};
     context ctx;
     const double loss = loss_and_gradients(ctx, model, batch, info);
-    const auto expected = take_gradients(model);
+    const auto expected = test::take_gradients(model);
     for (const data_parallel_options o : {data_parallel_options{.micro_batch = 1, .replicas = 3}, {.micro_batch_tokens = 9}, {.micro_batch = 2}, {.micro_batch = 3, .replicas = 1}, {.micro_batch = 100}}) {
       data_parallel workers(ctx, model, o);
       CHECK(std::abs(workers.loss_and_gradients(batch, info) - loss) <= 1e-12 * loss);
-      CHECK(test::near(take_gradients(model), expected, 1e-12));
+      CHECK(test::near(test::take_gradients(model), expected, 1e-12));
     }
   }
   context ctx;
@@ -111,17 +96,17 @@ TEST_CASE("gradients are added to those that are there, and a batch without labe
   const auto first = test::random_batch({9, 5}, 1), second = test::random_batch({4, 4, 4}, 2);
   whole_batch(model, first);
   whole_batch(model, second);
-  const auto expected = take_gradients(model);
+  const auto expected = test::take_gradients(model);
   context ctx;
   data_parallel workers(ctx, model, {.micro_batch = 1});
   workers.loss_and_gradients(first);
   workers.loss_and_gradients(second);
-  CHECK(test::near(take_gradients(model), expected, 1e-12));
+  CHECK(test::near(test::take_gradients(model), expected, 1e-12));
 
   auto unlabelled = first;
   std::ranges::fill(unlabelled.labels, kernel::ignored_label);
   CHECK(workers.loss_and_gradients(unlabelled) == 0);
-  const auto zeros = take_gradients(model);
+  const auto zeros = test::take_gradients(model);
   CHECK(test::equal_bits(zeros, tensor<double, 1>::full(zeros.shape(), 0.0)));
   CHECK(workers.loss_and_gradients(token_batch{}) == 0);
 }
@@ -138,7 +123,7 @@ TEST_CASE("training by micro-batches gives the same bits on any number of thread
       optimizer.step(ctx);
     }
     workers.loss_and_gradients(test::random_batch({9, 5, 14}));
-    return take_gradients(model);
+    return test::take_gradients(model);
   };
   const auto expected = run({});
   for (const index_t threads : {2, 3, 7}) {

@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // Whole models whose tapes keep 16 bits a value: what is gained, and what it does to gradients.
-#include <algorithm>
-
 #include "graft/core/thread_pool.hpp"
 #include "graft/models/data_parallel.hpp"
 #include "support/allocations.hpp"
@@ -47,13 +45,7 @@ step step_of(M& model, const token_batch& batch, saved_precision saved, index_t 
   }
   CHECK(ctx.pool().live_bytes() == 0);
   ctx.cost = nullptr;
-  std::vector<float> all;
-  for (auto& p : trainable(model)) {
-    all.insert(all.end(), p.parameter->gradient_values().begin(), p.parameter->gradient_values().end());
-    p.parameter->clear_gradient();
-  }
-  s.gradients = tensor<float, 1>({std::ssize(all)});
-  std::ranges::copy(all, s.gradients.data());
+  s.gradients = test::take_gradients(model);
   return s;
 }
 
@@ -102,14 +94,9 @@ TEST_CASE("workers of a step keep as many bits as its context says") {
     ctx.saved = saved;
     data_parallel workers(ctx, model, {.micro_batch = 1});
     workers.loss_and_gradients(batch);
-    std::vector<float> all;
-    for (auto& p : trainable(model)) {
-      all.insert(all.end(), p.parameter->gradient_values().begin(), p.parameter->gradient_values().end());
-      p.parameter->clear_gradient();
-    }
-    return all;
+    return test::take_gradients(model);
   };
-  CHECK(gradients_of(saved_precision::int16) != gradients_of(saved_precision::full));
+  CHECK_FALSE(test::equal_bits(gradients_of(saved_precision::int16), gradients_of(saved_precision::full)));
 }
 
 TEST_CASE("a second step that keeps 16 bits a value allocates nothing") {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Small models and batches for tests.
 #pragma once
+#include <algorithm>
+#include <iterator>
 #include <utility>
 #include <vector>
 
@@ -65,6 +67,21 @@ inline token_batch random_batch(std::initializer_list<index_t> lengths, std::uin
     b.add_with_next_labels(ids);
   }
   return b;
+}
+
+/// The gradients of everything trainable, one after another; the model is left without any.
+template <module M>
+auto take_gradients(M& model) {
+  using T = typename M::value_type;
+  std::vector<T> all;
+  for (auto& p : trainable(model)) {
+    const auto g = p.parameter->gradient_values();
+    all.insert(all.end(), g.begin(), g.end());
+    p.parameter->clear_gradient();
+  }
+  auto t = tensor<T, 1>::zeros({std::ssize(all)});
+  std::ranges::copy(all, t.data());
+  return t;
 }
 
 /// Moves every adapter of a model away from its start, where it does nothing.

@@ -193,7 +193,7 @@ struct backward_task {
 
     block.multiply(key.data, key.step, d, of.panels, static_cast<T>(at.binary_scale()), p);
     block.multiply(value.data, value.step, d, of.panels + d * width, T(1), ds);
-    probabilities_and_gradient(block, 0, p, ds, static_cast<T>(at.scale), of.lse, of.delta);  // products below pass over no query
+    probabilities_and_gradient(block, 0, p, ds, static_cast<T>(at.scale), of.lse, of.delta);  // all: products below read whole blocks
     for (index_t n = 0; n < block.keys; n += block.step()) {
       const index_t from = block.seen_from(n), count = std::min(block.step(), block.keys - n);
       if (!first && block.sees(of.count - 1) <= n) break;
