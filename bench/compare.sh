@@ -64,10 +64,11 @@ esac
 
 cd "$root"
 echo "building the benchmarks"
-(build bench build/bench.log OFF $targets) || exit 2
-set -- --programs "$out/bench" --out "$out" --python "${python:-python3}" "$@"
+build_options=-DGRAFT_BUILD_BENCH=ON
+(build release build/bench.log OFF $targets) || exit 2
+set -- --programs "$root/build/release/bench" --out "$out" --python "${python:-python3}" "$@"
 if [ -n "$clang" ]; then
-  (cmake --preset bench -B build/bench-clang -DCMAKE_CXX_COMPILER=clang++ && cmake --build build/bench-clang --parallel "$(nproc)" \
+  (cmake --preset release -B build/bench-clang $build_options -DCMAKE_CXX_COMPILER=clang++ && cmake --build build/bench-clang --parallel "$(nproc)" \
     --target bench_gemm bench_kernel) >build/bench-clang.log 2>&1 || { tail -n 20 build/bench-clang.log >&2; exit 2; }
   set -- --clang-programs "$root/build/bench-clang/bench" "$@"
 fi

@@ -34,12 +34,14 @@ need_packages() {
   rm -f "$log"
 }
 
-# build PRESET LOG TESTS [TARGET...]: configures build/PRESET with tests ON or OFF, and builds these targets, or everything.
+# build PRESET LOG TESTS [TARGET...]: configures build/PRESET with tests ON or OFF, and with $build_options, and builds these targets,
+# or everything.
+build_options=
 build() {
   preset=$1 log=$2 tests=$3
   shift 3
   mkdir -p "$root/build"
-  (cd "$root" && cmake --preset "$preset" "-DGRAFT_BUILD_TESTS=$tests" -DGRAFT_BUILD_EXAMPLES=ON) >"$log" 2>&1 || { cat "$log" >&2; exit 1; }
+  (cd "$root" && cmake --preset "$preset" "-DGRAFT_BUILD_TESTS=$tests" -DGRAFT_BUILD_EXAMPLES=ON $build_options) >"$log" 2>&1 || { cat "$log" >&2; exit 1; }
   cmake --build "$root/build/$preset" --parallel "$(nproc)" ${1:+--target "$@"} >>"$log" 2>&1 ||
     { grep -E "error|FAILED" "$log" | head -n 40 >&2; echo "the whole output is in $log" >&2; exit 1; }
 }

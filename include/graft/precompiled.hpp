@@ -156,14 +156,22 @@ GRAFT_FORWARD_MAP_OF_THREE(gated_gradient_of<silu_function>)
   EXTERN template var<T, 0> detail::linear_cross_entropy<T>(tape<T>&, const var<T, 2>&, const matrix_ref&, node_id,         \
                                                             std::span<const std::int32_t>);                                 \
   EXTERN template class parameter_base<T>;                                                                                  \
+  EXTERN template class any_adapter<T>;                                                                                     \
   EXTERN template struct adapted_linear<T>;                                                                                 \
+  EXTERN template struct embedding_module<T>;                                                                               \
   EXTERN template struct lora<T>;                                                                                           \
   EXTERN template class adamw<T>;                                                                                           \
   EXTERN template struct llama_layer<T>;                                                                                    \
+  EXTERN template struct llama_body<T>;                                                                                     \
   EXTERN template struct llama<T>;                                                                                          \
   EXTERN template struct bert_layer<T>;                                                                                     \
+  EXTERN template struct bert_encoder<T>;                                                                                   \
   EXTERN template struct bert<T>;                                                                                           \
   EXTERN template struct bert_classifier<T>;                                                                                \
+  EXTERN template index_t attach<llama<T>>(llama<T>&, const target_modules&, const lora_options&, const attach_options&);   \
+  EXTERN template index_t attach<bert<T>>(bert<T>&, const target_modules&, const lora_options&, const attach_options&);     \
+  EXTERN template index_t attach<bert_classifier<T>>(bert_classifier<T>&, const target_modules&, const lora_options&,       \
+                                                     const attach_options&);                                                \
   }
 
 GRAFT_PRECOMPILED(extern, float)

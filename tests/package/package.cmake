@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # cmake -D way=... -D source=DIR -D scratch=DIR -D compiler=... -D generator=... -P package.cmake: uses graft as a stranger would.
-# way: find_package, add_subdirectory, fetch_content, precompiled or examples.
+# way: find_package, add_subdirectory, fetch_content, precompiled or examples. -D built=DIR: a build that can install graft::precompiled, which
+# takes a minute to compile.
 cmake_minimum_required(VERSION 3.24)
 unset(ENV{CXXFLAGS})  # what a stranger would not have
 unset(ENV{LDFLAGS})
@@ -31,12 +32,17 @@ set(build ${scratch}/build)
 
 if(way MATCHES "^(find_package|precompiled|examples)$")
   set(options -D GRAFT_BUILD_TESTS=OFF -D GRAFT_BUILD_EXAMPLES=OFF)
-  if(way STREQUAL "precompiled")
+  if(NOT way STREQUAL "precompiled")
+    set(built "")
+  elseif(NOT built)
     list(APPEND options -D GRAFT_INSTALL_PRECOMPILED=ON)
   endif()
-  configure(${source} ${scratch}/graft ${options})
-  run(${CMAKE_COMMAND} --build ${scratch}/graft)
-  run(${CMAKE_COMMAND} --install ${scratch}/graft --prefix ${prefix})
+  if(NOT built)
+    set(built ${scratch}/graft)
+    configure(${source} ${built} ${options})
+    run(${CMAKE_COMMAND} --build ${built})
+  endif()
+  run(${CMAKE_COMMAND} --install ${built} --prefix ${prefix})
 
   # All headers, the files of the package, nothing else.
   file(GLOB_RECURSE have RELATIVE ${prefix}/include ${prefix}/include/*)

@@ -21,6 +21,7 @@ namespace graft {
 /// special_tokens_map.json, where they are) or from a tokenizer.json alone. Every component must be one that gives the
 /// ids the Python library `tokenizers` gives; any other is refused by name. Throws io_error when the file cannot be
 /// read, format_error, with the place in the file, for what is malformed or unknown.
+template <class = void>
 tokenizer load_tokenizer(const std::filesystem::path& folder_or_file);
 
 namespace detail {
@@ -403,7 +404,8 @@ inline void check_template(const json_node& at, const text::tokenizer_parts& par
 
 }  // namespace detail
 
-inline tokenizer load_tokenizer(const std::filesystem::path& folder_or_file) {
+template <class>
+tokenizer load_tokenizer(const std::filesystem::path& folder_or_file) {
   std::error_code ignored;  // of looking: a file that is there and cannot be read is an error when it is read
   const bool folder = std::filesystem::is_directory(folder_or_file, ignored);
   const json_limits limits{.max_bytes = std::size_t{128} << 20};  // the largest published one has 33 MB
