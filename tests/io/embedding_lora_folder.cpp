@@ -15,7 +15,6 @@ using nlohmann::json;
 
 namespace {
 
-const token_batch batch = test::random_batch({9, 5});
 const std::string table = "model.embed_tokens", a_key = "base_model.model." + table + ".lora_embedding_A";
 
 llama<float> small(bool tied = true) {
@@ -52,7 +51,7 @@ TEST_CASE("a LoRA of an embedding comes back from a PEFT folder to the bit, alon
     const test::temporary_folder folder;
     save_peft(model, folder.path());
     load_peft(again, folder.path());
-    CHECK(test::equal_bits(test::logits_of(again, batch), test::logits_of(model, batch)));
+    CHECK(test::equal_bits(test::logits_of(again, test::two_sequences), test::logits_of(model, test::two_sequences)));
     CHECK(trainable(again).size() == (with_layers ? 6u : 2u));
     CHECK_FALSE(again.model.embed_tokens.weight.trainable());
     const auto state = load_safetensors(folder / "adapter_model.safetensors");
@@ -110,7 +109,7 @@ TEST_CASE("a whole model is saved with its embedding's LoRA folded in, unless th
   const test::temporary_folder folder;
   save_model(model, folder.path());
   auto loaded = load_llama<float>(folder.path());
-  CHECK(test::near(test::logits_of(loaded, batch), test::logits_of(model, batch), 1e-5));
+  CHECK(test::near(test::logits_of(loaded, test::two_sequences), test::logits_of(model, test::two_sequences), 1e-5));
   auto plain = small(false);
   CHECK_FALSE(test::near(loaded.model.embed_tokens.weight.view(), std::as_const(plain).model.embed_tokens.weight.view(), 1e-2));
   auto tied = adapted(true);

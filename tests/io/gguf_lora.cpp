@@ -15,8 +15,6 @@ using test::near;
 
 namespace {
 
-const auto batch = test::random_batch({9, 5});
-
 llama<float> with_biases(bool qkv, bool output) {
   auto c = test::small_llama_config(2);
   c.qkv_bias = qkv, c.output_bias = output;
@@ -25,20 +23,20 @@ llama<float> with_biases(bool qkv, bool output) {
   freeze(m);
   return m;
 }
-llama<float> adapted(const lora_options& o = {.rank = 2, .alpha = 6}, const lora_patterns& patterns = {}, llama<float> m = test::small_llama<float>(2)) {
+llama<float> with_lora(const lora_options& o = {.rank = 2, .alpha = 6}, const lora_patterns& patterns = {}, llama<float> m = test::small_llama<float>(2)) {
   attach(m, all_linear(), o, patterns);
   test::disturb_adapters(m, 0.2);
   return m;
 }
 
 // A file of an adapter, and what load_gguf_lora says about changed ones.
-struct saved {
+struct saved_gguf {
   test::temporary_folder folder;
-  llama<float> model = adapted();
+  llama<float> model = with_lora();
   std::filesystem::path path = folder / "adapter.gguf";
   std::string bytes;
 
-  saved() {
+  saved_gguf() {
     save_gguf_lora(model, path);
     bytes = test::read_file(path);
   }
@@ -46,11 +44,11 @@ struct saved {
   /// Without the file's path, which begins it. The model must be as it was.
   std::string complaint(const std::string& changed, llama<float> onto = test::small_llama<float>(2)) const {
     test::write_file(path, changed);
-    const auto before = test::logits_of(onto, batch);
+    const auto before = test::logits_of(onto, test::two_sequences);
     try {
       load_gguf_lora(onto, path);
     } catch (const format_error& e) {
-      CHECK(test::equal_bits(test::logits_of(onto, batch), before));
+      CHECK(test::equal_bits(test::logits_of(onto, test::two_sequences), before));
       const std::string text = e.what(), start = path.string() + ": ";
       return text.starts_with(start) ? text.substr(start.size()) : text;
     }
@@ -61,7 +59,7 @@ struct saved {
 }  // namespace
 
 TEST_CASE("an adapter comes back from GGUF to the bit") {
-  saved s;
+  saved_gguf s;
   auto m = test::small_llama<float>(2);
   load_gguf_lora(m, s.path, {.name = "other"});
   const auto a = trainable(s.model), b = trainable(m);
@@ -72,7 +70,7 @@ TEST_CASE("an adapter comes back from GGUF to the bit") {
 }
 
 TEST_CASE("the file says what llama.cpp reads: names, reversed shapes, one alpha, interleaved rows") {
-  const saved s;
+  const saved_gguf s;
   const auto v = s.view();
   CHECK(find(v.settings, "general.type")->text == "adapter");
   CHECK(find(v.settings, "general.architecture")->text == "llama");
@@ -114,7 +112,7 @@ TEST_CASE("the file says what llama.cpp reads: names, reversed shapes, one alpha
 
 TEST_CASE("Qwen2 keeps its rows and has its own architecture") {
   const test::temporary_folder folder;
-  auto m = adapted({.rank = 2, .alpha = 6}, {}, with_biases(true, false));
+  auto m = with_lora({.rank = 2, .alpha = 6}, {}, with_biases(true, false));
   save_gguf_lora(m, folder / "q.gguf");
   const std::string bytes = test::read_file(folder / "q.gguf");
   const auto v = detail::gguf_reader(std::as_bytes(std::span(bytes)), "it").read();
@@ -123,7 +121,7 @@ TEST_CASE("Qwen2 keeps its rows and has its own architecture") {
   CHECK(std::ranges::equal(saved_b, m.model.layers[1].self_attn.q_proj.adapters[0].adapter.get<lora<float>>()->b.weight.bytes()));
   auto other = with_biases(true, false), llama_kind = with_biases(true, true);
   load_gguf_lora(other, folder / "q.gguf");
-  CHECK(near(test::logits_of(other, batch), test::logits_of(m, batch), 1e-6));
+  CHECK(near(test::logits_of(other, test::two_sequences), test::logits_of(m, test::two_sequences), 1e-6));
   CHECK_THROWS_WITH(load_gguf_lora(llama_kind, folder / "q.gguf"),
                     Catch::Matchers::EndsWith("general.architecture is \"qwen2\", expected \"llama\""));
 }
@@ -136,30 +134,30 @@ TEST_CASE("scales that one alpha cannot say go into B") {
     load_gguf_lora(other, folder / "a.gguf");
     CHECK(other.model.layers[1].mlp.up_proj.adapters[0].adapter.get<lora<float>>()->options.scale() ==
           Approx(alpha / static_cast<double>(m.model.layers[1].mlp.up_proj.adapters[0].adapter.get<lora<float>>()->options.rank)));
-    CHECK(near(test::logits_of(other, batch), test::logits_of(m, batch), 1e-5));
+    CHECK(near(test::logits_of(other, test::two_sequences), test::logits_of(m, test::two_sequences), 1e-5));
   };
-  check(adapted({.rank = 4, .alpha = 6, .rank_stabilised = true}), 12);
-  check(adapted({.rank = 2, .alpha = 6}, {.rank = {{"up_proj", 5}, {"q_proj", 3}}, .alpha = {{"up_proj", 1.5}, {"v_proj", -4}}}), 6);
-  check(adapted({.rank = 2, .alpha = 6, .rank_stabilised = true}, {.rank = {{"up_proj", 5}}, .alpha = {}}), 6 * std::sqrt(2.0));
-  check(adapted({.rank = 2, .alpha = 0}), 1);
+  check(with_lora({.rank = 4, .alpha = 6, .rank_stabilised = true}), 12);
+  check(with_lora({.rank = 2, .alpha = 6}, {.rank = {{"up_proj", 5}, {"q_proj", 3}}, .alpha = {{"up_proj", 1.5}, {"v_proj", -4}}}), 6);
+  check(with_lora({.rank = 2, .alpha = 6, .rank_stabilised = true}, {.rank = {{"up_proj", 5}}, .alpha = {}}), 6 * std::sqrt(2.0));
+  check(with_lora({.rank = 2, .alpha = 0}), 1);
 }
 
 TEST_CASE("factors are written narrow and read in other types") {
   const test::temporary_folder folder;
-  auto m = adapted({.rank = 32});
+  auto m = with_lora({.rank = 32});
   for (const dtype type : {dtype::f16, dtype::bf16}) {
     save_gguf_lora(m, folder / "a.gguf", {.type = type});
     auto other = test::small_llama<float>(2);
     load_gguf_lora(other, folder / "a.gguf", {.trainable = false});
     CHECK(trainable(other).empty());
-    CHECK(near(test::logits_of(other, batch), test::logits_of(m, batch), 0.05));
-    CHECK_FALSE(near(test::logits_of(other, batch), test::logits_of(m, batch), 1e-6));
+    CHECK(near(test::logits_of(other, test::two_sequences), test::logits_of(m, test::two_sequences), 0.05));
+    CHECK_FALSE(near(test::logits_of(other, test::two_sequences), test::logits_of(m, test::two_sequences), 1e-6));
   }
   CHECK_THROWS_WITH(save_gguf_lora(m, folder / "a.gguf", {.type = dtype::q8_0}), "save_gguf_lora: q8_0 is not one of f32, f16, bf16");
 }
 
 TEST_CASE("a file that is cut short anywhere is refused, and so is one with more") {
-  const saved s;
+  const saved_gguf s;
   const auto data = detail::gguf_reader(std::as_bytes(std::span(s.bytes)), "it").read().tensors[0].second.bytes.data() - reinterpret_cast<const std::byte*>(s.bytes.data());
   index_t refused = 0;
   for (index_t n = 0; n < data + 40; ++n) {
@@ -189,7 +187,7 @@ TEST_CASE("a file that is cut short anywhere is refused, and so is one with more
 }
 
 TEST_CASE("an adapter of another kind or for another model is refused") {
-  const saved s;
+  const saved_gguf s;
   const auto v = s.view();
   const auto with = [&](auto change) {
     auto changed = v;
@@ -226,7 +224,7 @@ TEST_CASE("an adapter of another kind or for another model is refused") {
 }
 
 TEST_CASE("what cannot be written leaves the old file") {
-  saved s;
+  saved_gguf s;
   CHECK_THROWS_WITH(save_gguf_lora(s.model, s.path, {.name = "x"}), "save_gguf_lora: the model has no adapter named \"x\"");
   std::string message;
   {

@@ -14,8 +14,6 @@ namespace {
 
 constexpr auto input = compound_options::side::input;
 const std::string q = "model.layers.0.self_attn.q_proj", q_key = "base_model.model." + q + ".oft_R.weight";
-const token_batch batch = test::random_batch({9, 5});
-
 // A saved adapter whose files can be changed.
 struct saved {
   test::temporary_folder folder;
@@ -79,8 +77,8 @@ TEST_CASE("rotations of inputs come back from an OFT folder to the bit") {
     INFO(shared);
     const saved s({.blocks = 4, .orders = {1}, .rotate = input, .shared = shared});
     auto model = s.model, again = s.loaded(), base = test::small_llama<float>(2);
-    CHECK(test::equal_bits(test::logits_of(model, batch), test::logits_of(again, batch)));
-    CHECK_FALSE(test::near(test::logits_of(model, batch), test::logits_of(base, batch), 0.01));
+    CHECK(test::equal_bits(test::logits_of(model, test::two_sequences), test::logits_of(again, test::two_sequences)));
+    CHECK_FALSE(test::near(test::logits_of(model, test::two_sequences), test::logits_of(base, test::two_sequences), 0.01));
     CHECK(trainable(again).size() == 4);
     CHECK(trainable(again)[0].path == q + ".adapters.default.rotation");
     CHECK(find(s.state().items, q_key)->shape == std::vector<index_t>{shared ? 1 : 4, 28});

@@ -23,10 +23,6 @@ llama<float> adapted(const target_modules& where = targets({"q_proj", "down_proj
   test::disturb_adapters(model);
   return model;
 }
-bool same(llama<float>& a, llama<float>& b) {
-  const auto batch = test::random_batch({9, 5});
-  return test::equal_bits(test::logits_of(a, batch), test::logits_of(b, batch));
-}
 
 // A saved adapter whose files can be changed.
 struct saved {
@@ -50,7 +46,7 @@ struct saved {
     }
     if (!text.empty()) {
       auto untouched = before;
-      CHECK(same(onto, untouched));
+      CHECK(test::same_logits(onto, untouched));
       CHECK(trainable(onto).size() == trainable(untouched).size());
     }
     return text;
@@ -74,7 +70,7 @@ TEST_CASE("an adapter comes back from its folder to the bit, under PEFT's names"
     CHECK(a[i].path == b[i].path);
     CHECK(std::ranges::equal(a[i].parameter->bytes(), b[i].parameter->bytes()));
   }
-  CHECK(same(model, other));
+  CHECK(test::same_logits(model, other));
 
   const auto file = load_safetensors(folder / "new" / "adapter" / "adapter_model.safetensors");
   CHECK(file.items.size() == 8);
@@ -98,7 +94,7 @@ TEST_CASE("targets are saved as whole paths where last names would mean more lay
   CHECK(json::parse(test::read_file(folder / "adapter_config.json"))["target_modules"] == json::array({"model.layers.1.self_attn.q_proj"}));
   auto other = test::small_llama<float>(2);
   load_peft(other, folder.path());
-  CHECK(same(model, other));
+  CHECK(test::same_logits(model, other));
 }
 
 TEST_CASE("two adapters on one model are saved and loaded each by its name") {
@@ -111,7 +107,7 @@ TEST_CASE("two adapters on one model are saved and loaded each by its name") {
   auto other = test::small_llama<float>(2);
   load_peft(other, folder / "first");
   load_peft(other, folder / "second", {.name = "second"});
-  CHECK(same(model, other));
+  CHECK(test::same_logits(model, other));
   CHECK(trainable(other).size() == trainable(model).size());
   CHECK_THROWS_WITH(save_peft(model, folder / "third", {.name = "third"}), "save_peft: the model has no adapter named \"third\"");
   CHECK_FALSE(std::filesystem::exists(folder / "third"));
@@ -131,7 +127,7 @@ TEST_CASE("ranks and alphas that differ by layer survive") {
   CHECK(config["alpha_pattern"]["^model.layers.1.mlp.up_proj"] == 3.5);
   auto other = test::small_llama<float>(2);
   load_peft(other, folder.path());
-  CHECK(same(model, other));
+  CHECK(test::same_logits(model, other));
 }
 
 TEST_CASE("an adapter can be loaded frozen, and onto half-precision weights") {
@@ -140,7 +136,7 @@ TEST_CASE("an adapter can be loaded frozen, and onto half-precision weights") {
   load_peft(model, s.folder.path(), {.trainable = false});
   CHECK(trainable(model).empty());
   auto original = s.model;
-  CHECK(same(model, original));
+  CHECK(test::same_logits(model, original));
 }
 
 TEST_CASE("names with the adapter's name left in, or without the prefix, are understood") {
@@ -154,7 +150,7 @@ TEST_CASE("names with the adapter's name left in, or without the prefix, are und
     }));
     auto model = test::small_llama<float>(2);
     load_peft(model, s.folder.path());
-    CHECK(same(model, original));
+    CHECK(test::same_logits(model, original));
   }
 }
 
@@ -198,7 +194,7 @@ TEST_CASE("an adapter with a pattern for target modules attaches by its tensors"
   test::write_file(folder / "adapter_config.json", config.dump());
   auto other = test::small_llama<float>(2);
   load_peft(other, folder.path());
-  CHECK(same(model, other));
+  CHECK(test::same_logits(model, other));
   CHECK(other.model.layers[0].self_attn.q_proj.adapters.empty());
 }
 
@@ -307,10 +303,10 @@ TEST_CASE("dora, ia3 and vera come back from their folders to the bit") {
     test::disturb_adapters(model);
     save_peft(model, folder.path());
     load_peft(again, folder.path());
-    CHECK(same(model, again));
+    CHECK(test::same_logits(model, again));
     CHECK(trainable(again).size() == trainable(model).size());
     auto untouched = test::small_llama<float>(2);
-    CHECK_FALSE(same(model, untouched));
+    CHECK_FALSE(test::same_logits(model, untouched));
     const auto config = json::parse(test::read_file(folder / "adapter_config.json"));
     for (const auto& layer : config.value("feedforward_modules", json::array())) {  // PEFT asks for it, as text
       const auto& all = config["target_modules"];

@@ -18,8 +18,6 @@ using test::near;
 
 namespace {
 
-const auto batch = test::random_batch({9, 5});
-
 llama<float> with_config(const llama_config& c) {
   llama<float> m(c);
   initialize(m, 1, 0.15);
@@ -28,7 +26,7 @@ llama<float> with_config(const llama_config& c) {
   freeze(m);
   return m;
 }
-llama<float> adapted(llama<float> m = test::small_llama<float>(2)) {
+llama<float> with_adapter(llama<float> m = test::small_llama<float>(2)) {
   attach(m, targets({"q_proj", "down_proj"}), lora_options{.rank = 2, .alpha = 6});
   test::disturb_adapters(m);
   return m;
@@ -54,34 +52,34 @@ TEST_CASE("a saved model does what the adapted one did") {
   auto config = test::small_llama_config(2);
   const auto check = [](llama<float> m) {
     const test::temporary_folder folder;
-    const auto before = test::logits_of(m, batch);
+    const auto before = test::logits_of(m, test::two_sequences);
     save_model(m, folder / "new" / "model");
-    CHECK(test::equal_bits(test::logits_of(m, batch), before));  // the model itself stays as it was
+    CHECK(test::equal_bits(test::logits_of(m, test::two_sequences), before));  // the model itself stays as it was
     auto loaded = load_llama<float>(folder / "new" / "model");
-    CHECK(near(test::logits_of(loaded, batch), before, 1e-5));
+    CHECK(near(test::logits_of(loaded, test::two_sequences), before, 1e-5));
     CHECK(trainable(loaded).empty());
     visit_layers(loaded, [](std::string_view, adapted_linear<float>& l) { CHECK(l.adapters.empty()); });
     CHECK(loaded.lm_head.has_value() == m.lm_head.has_value());
     CHECK(json::parse(test::read_file(folder / "new" / "model" / "config.json"))["tie_word_embeddings"] == !m.lm_head.has_value());
     visit_layers(m, [](std::string_view, adapted_linear<float>& l) { l.adapters.clear(); });
-    CHECK_FALSE(near(test::logits_of(loaded, batch), test::logits_of(m, batch), 1e-2));  // the adapters did something
+    CHECK_FALSE(near(test::logits_of(loaded, test::two_sequences), test::logits_of(m, test::two_sequences), 1e-2));  // the adapters did something
   };
-  check(adapted(with_config(config)));
+  check(with_adapter(with_config(config)));
   config.tie_word_embeddings = false;
   auto untied = with_config(config);
   attach(untied, targets({"lm_head"}), lora_options{.rank = 3}, {.name = "head"});
-  check(adapted(std::move(untied)));
+  check(with_adapter(std::move(untied)));
   config.qkv_bias = config.output_bias = config.mlp_bias = true;
-  check(adapted(with_config(config)));
+  check(with_adapter(with_config(config)));
   config.output_bias = config.mlp_bias = false;
-  check(adapted(with_config(config)));
+  check(with_adapter(with_config(config)));
   config.rotary = {.theta = 500, .scaling = "llama3", .factor = 4, .low_frequency_factor = 1, .high_frequency_factor = 4, .original_max_positions = 16};
-  check(adapted(with_config(config)));
+  check(with_adapter(with_config(config)));
 }
 
 TEST_CASE("a saved model has the published names and nothing of its adapters") {
   const test::temporary_folder folder;
-  auto m = adapted();
+  auto m = with_adapter();
   save_model(m, folder.path());
   const auto file = load_safetensors(folder / "model.safetensors");
   std::vector<std::string> expected{"model.embed_tokens.weight", "model.norm.weight"}, names;
@@ -109,8 +107,8 @@ TEST_CASE("a saved model has the published names and nothing of its adapters") {
 
 TEST_CASE("narrow types round once, quantised bases are widened") {
   const test::temporary_folder folder;
-  auto m = adapted();
-  const auto before = test::logits_of(m, batch);
+  auto m = with_adapter();
+  const auto before = test::logits_of(m, test::two_sequences);
   save_model(m, folder.path(), {.type = dtype::bf16});
   CHECK(config_in(folder)["torch_dtype"] == "bfloat16");
   const auto file = load_safetensors(folder / "model.safetensors");
@@ -126,16 +124,16 @@ TEST_CASE("narrow types round once, quantised bases are widened") {
   }
   CHECK(once);
   auto loaded = load_llama<float>(folder.path());
-  CHECK(near(test::logits_of(loaded, batch), before, 0.05));
+  CHECK(near(test::logits_of(loaded, test::two_sequences), before, 0.05));
 
   for (const dtype type : {dtype::q8_0, dtype::bf16}) {
     auto small = test::small_llama<float>(2);
     store_weights_as(small, type);
-    small = adapted(std::move(small));
-    const auto quantised = test::logits_of(small, batch);
+    small = with_adapter(std::move(small));
+    const auto quantised = test::logits_of(small, test::two_sequences);
     save_model(small, folder.path());
     loaded = load_llama<float>(folder.path());
-    CHECK(near(test::logits_of(loaded, batch), quantised, 1e-5));
+    CHECK(near(test::logits_of(loaded, test::two_sequences), quantised, 1e-5));
   }
 }
 
@@ -188,9 +186,9 @@ TEST_CASE("a GPT-2 is saved as its published kind lies, linear weights (in, out)
   attach(m, targets({"c_attn", "c_fc"}), lora_options{.rank = 2});
   test::disturb_adapters(m);
   const test::temporary_folder folder;
-  const auto before = test::logits_of(m, batch);
+  const auto before = test::logits_of(m, test::two_sequences);
   save_model(m, folder.path());
-  CHECK(test::equal_bits(test::logits_of(m, batch), before));
+  CHECK(test::equal_bits(test::logits_of(m, test::two_sequences), before));
   const checkpoint_files file(folder.path());
   CHECK(file.find("transformer.h.0.mlp.c_fc.weight")->shape == std::vector<index_t>{24, 40});
   CHECK(file.find("lm_head.weight") == nullptr);
@@ -198,7 +196,7 @@ TEST_CASE("a GPT-2 is saved as its published kind lies, linear weights (in, out)
   const auto config = read_gpt2_config(folder.path());
   CHECK((config.hidden_act == "gelu" && config.layer_norm_eps == 1e-6 && config.bos_token_id == 3 && config.eos_token_ids == std::vector{4}));
   auto loaded = load_gpt2<float>(folder.path());
-  CHECK(near(test::logits_of(loaded, batch), before, 1e-5));
+  CHECK(near(test::logits_of(loaded, test::two_sequences), before, 1e-5));
 }
 
 TEST_CASE("encoders and classifiers are saved under their published names") {
@@ -208,7 +206,7 @@ TEST_CASE("encoders and classifiers are saved under their published names") {
   test::disturb_adapters(encoder);
   save_model(encoder, folder.path());
   auto loaded = load_bert<float>(folder.path());
-  CHECK(near(test::pooled_by(loaded, batch, pooling::pooler), test::pooled_by(encoder, batch, pooling::pooler), 1e-5));
+  CHECK(near(test::pooled_by(loaded, test::two_sequences, pooling::pooler), test::pooled_by(encoder, test::two_sequences, pooling::pooler), 1e-5));
   CHECK(config_in(folder)["architectures"] == json{"BertModel"});
 
   bert_classifier<float> classifier(encoder, 3, pooling::pooler);
@@ -219,8 +217,8 @@ TEST_CASE("encoders and classifiers are saved under their published names") {
   auto again = load_bert_classifier<float>(folder.path(), 3);
   context ctx;
   tape<float> t(ctx, recording::off);
-  const auto expected = tensor<float, 2>::copy_of(classifier.logits(t, batch).value);
-  CHECK(near(again.logits(t, batch).value, tensor_view<const float, 2>(expected), 1e-5));
+  const auto expected = tensor<float, 2>::copy_of(classifier.logits(t, test::two_sequences).value);
+  CHECK(near(again.logits(t, test::two_sequences).value, tensor_view<const float, 2>(expected), 1e-5));
   classifier.pool = pooling::mean;
   CHECK_THROWS_WITH(save_model(classifier, folder.path()), "save_model: published classifiers pool by the pooler, this one by the mean; save its encoder, "
                                                            "and its head with save_state()");
@@ -228,14 +226,14 @@ TEST_CASE("encoders and classifiers are saved under their published names") {
 
 TEST_CASE("what cannot be saved is refused by name, and the old folder stays") {
   const test::temporary_folder folder;
-  auto m = adapted();
+  auto m = with_adapter();
   save_model(m, folder.path());
   const auto weights = test::read_file(folder / "model.safetensors"), config = test::read_file(folder / "config.json");
   const auto unchanged = [&] {
     return test::read_file(folder / "model.safetensors") == weights && test::read_file(folder / "config.json") == config &&
            std::distance(std::filesystem::directory_iterator(folder.path()), {}) == 2;
   };
-  auto broken = adapted();
+  auto broken = with_adapter();
   const lora<float>* l = broken.model.layers[1].mlp.down_proj.adapters[0].adapter.get<lora<float>>();
   const_cast<lora<float>*>(l)->b.weight.value()[5] = std::numeric_limits<float>::quiet_NaN();
   CHECK_THROWS_WITH(save_model(broken, folder.path()), "save_model: model.layers.1.mlp.down_proj.weight holds NaN or infinity");
@@ -256,7 +254,7 @@ TEST_CASE("what cannot be saved is refused by name, and the old folder stays") {
   test::write_file(folder / "file", "");
   CHECK_THROWS_WITH(save_model(m, folder / "file"), Catch::Matchers::StartsWith("cannot make the folder \"" + (folder / "file").string() + "\": "));
   std::filesystem::remove(folder / "file");
-  auto larger = adapted(test::small_llama<float>(3));
+  auto larger = with_adapter(test::small_llama<float>(3));
   for (const rlim_t room : {100, 5000, 60'000}) {
     std::string message;
     {
@@ -276,10 +274,10 @@ TEST_CASE("a model is saved over the folder it is mapped from") {
   const test::temporary_folder folder;
   auto m = test::small_llama<float>(2);
   save_model(m, folder.path());
-  auto mapped = adapted(load_llama<float>(folder.path()));
-  const auto before = test::logits_of(mapped, batch);
+  auto mapped = with_adapter(load_llama<float>(folder.path()));
+  const auto before = test::logits_of(mapped, test::two_sequences);
   save_model(mapped, folder.path());
-  CHECK(test::equal_bits(test::logits_of(mapped, batch), before));
+  CHECK(test::equal_bits(test::logits_of(mapped, test::two_sequences), before));
   auto loaded = load_llama<float>(folder.path());
-  CHECK(near(test::logits_of(loaded, batch), before, 1e-5));
+  CHECK(near(test::logits_of(loaded, test::two_sequences), before, 1e-5));
 }

@@ -21,7 +21,7 @@ namespace {
 constexpr double allowed = 0.02;  // of the largest value: factors keep 8 bits, and a score's error is one of its power
 
 // Blocks are 48 queries forward, 96 queries and 64 keys backward.
-const std::vector<example> examples{
+const std::vector<example> paired_examples{
     {{0, 130}, {0, 130}, 3, 1, 32, true},         {{0, 7, 107}, {0, 7, 107}, 6, 2, 64, true}, {{0, 400}, {0, 400}, 1, 1, 80, true},
     {{0, 230}, {0, 230}, 2, 1, 48, false},        {{0, 33, 60}, {0, 90, 117}, 2, 1, 128, true}, {{0, 1, 97, 193}, {0, 64, 160, 256}, 2, 2, 64, false},
     {{0, 100, 100, 149}, {0, 300, 310, 400}, 1, 1, 256, true},
@@ -51,14 +51,14 @@ test::attention_result<float> run(context& ctx, const example& e, const inputs& 
 
 TEST_CASE("attention by pairs and its gradients follow their definition") {
   context ctx;
-  for (const example& e : examples) {
+  for (const example& e : paired_examples) {
     const inputs in(e);
     test::check_definition(e, in, allowed, [&](float beta) { return run(ctx, e, in, beta); });
   }
 }
 
 TEST_CASE("attention by pairs gives the same bits on any number of threads, whatever its workspace held") {
-  for (const example& e : {examples[1], examples[5]}) {
+  for (const example& e : {paired_examples[1], paired_examples[5]}) {
     const inputs in(e);
     context serial;
     const auto expected = run(serial, e, in, 0);

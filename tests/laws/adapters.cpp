@@ -20,6 +20,7 @@
 #include "support/models.hpp"
 
 using namespace graft;
+using test::applied;
 
 namespace {
 
@@ -118,13 +119,6 @@ void each_stack(bool bias, F f) {
 }
 
 template <class T>
-tensor<T, 2> applied(adapted_linear<T>& layer, const tensor<T, 2>& x, executor_ref executor = {}) {
-  context ctx(executor);
-  tape<T> t(ctx, recording::off);
-  return tensor<T, 2>::copy_of(layer(t, t.constant(x.view())).value);
-}
-
-template <class T>
 tensor<T, 2> dense(const merged_linear<T>& m, const tensor<T, 2>& x) {
   tensor<T, 2> y({x.shape()[0], m.weight.shape()[0]});
   for (index_t n = 0; n < y.shape()[0]; ++n)
@@ -198,7 +192,7 @@ TEMPLATE_TEST_CASE("adapters compute the same bits with any number of threads", 
   thread_pool three(3);
   each_stack<TestType>(true, [&](auto& layer, const auto&) {
     test::disturb_adapters(layer);
-    CHECK(test::equal_bits(applied(layer, x), applied(layer, x, three)));
+    CHECK(test::equal_bits(applied(layer, x), applied(layer, x, {}, three)));
   });
 }
 

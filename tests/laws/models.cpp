@@ -26,15 +26,6 @@ token_batch labelled_batch() {
 }
 
 template <class M>
-double model_gradient_error(M& model, const token_batch& batch, index_t tried = 6) {
-  context ctx;
-  std::vector<checked_leaf<double>> leaves;
-  for (auto& p : trainable(model)) leaves.push_back({p.parameter->value(), p.parameter->gradient()});
-  REQUIRE_FALSE(leaves.empty());
-  return gradient_error<double>(ctx, leaves, [&](tape<double>& t) { return model.loss(t, batch); }, {.most_elements = tried});
-}
-
-template <class M>
 std::vector<std::vector<float>> train(M& model, executor_ref executor, int steps, const token_batch& batch) {
   context ctx(executor);
   ctx.seed = 3;
@@ -72,7 +63,7 @@ TEST_CASE("every parameter of a Llama learns by central differences", "[law]") {
     config.qkv_bias = config.output_bias = config.mlp_bias = !tied;
     llama<double> model(config);
     initialize(model, 3, 0.15);
-    CHECK(model_gradient_error(model, test::random_batch({6, 4})) < 1e-6);
+    CHECK(test::error_of_gradients(model, test::random_batch({6, 4}), 6) < 1e-6);
   }
 }
 
@@ -82,7 +73,7 @@ TEST_CASE("adapters on a frozen Llama learn by central differences, checkpointed
     attach(model, all_linear(), lora_options{.rank = 2});
     test::disturb_adapters(model);
     model.checkpointed_layers = checkpointing ? all_layers : 0;
-    CHECK(model_gradient_error(model, test::random_batch({6, 4})) < 1e-6);
+    CHECK(test::error_of_gradients(model, test::random_batch({6, 4}), 6) < 1e-6);
   }
 }
 
@@ -120,7 +111,7 @@ TEST_CASE("every parameter of a BERT classifier learns by central differences", 
   for (const pooling how : {pooling::mean, pooling::cls, pooling::pooler}) {
     auto model = small_classifier(how);
     unfreeze(model);
-    CHECK(model_gradient_error(model, labelled_batch(), 4) < 1e-6);
+    CHECK(test::error_of_gradients(model, labelled_batch(), 4) < 1e-6);
   }
 }
 

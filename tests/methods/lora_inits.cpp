@@ -15,8 +15,6 @@ using test::near;
 
 namespace {
 
-const token_batch batch = test::random_batch({9, 5});
-
 // One layer under a name.
 struct one_layer {
   using value_type = double;
@@ -72,14 +70,14 @@ llama<double> with_lora(lora_options o = {.rank = 4, .alpha = 6}) {
 /// What f complains of; whatever it is, the model must compute what it did.
 template <class F>
 std::string complaint(llama<double> m, F f) {
-  const auto before = test::logits_of(m, batch);
+  const auto before = test::logits_of(m, test::two_sequences);
   std::string text;
   try {
     f(m);
   } catch (const error& e) {
     text = e.what();
   }
-  CHECK(test::equal_bits(test::logits_of(m, batch), before));
+  CHECK(test::equal_bits(test::logits_of(m, test::two_sequences), before));
   return text;
 }
 
@@ -131,31 +129,31 @@ TEST_CASE("randomised singular triples come nearer to the exact ones with every 
 
 TEST_CASE("a model computes the same right after its base was split, and so does the plain adapter after training") {
   auto base = test::small_llama<double>(2);
-  const auto before = test::logits_of(base, batch);
+  const auto before = test::logits_of(base, test::two_sequences);
   for (const auto& [name, init] : kinds)
     for (const bool stabilised : {false, true}) {
       INFO(name << (stabilised ? ", rank-stabilised" : ""));
       auto model = with_lora({.rank = 4, .alpha = 6, .rank_stabilised = stabilised});
       const auto start = init(model);
       CHECK(start.layers.size() == 6);
-      CHECK(near(test::logits_of(model, batch), before, 1e-12));
+      CHECK(near(test::logits_of(model, test::two_sequences), before, 1e-12));
       CHECK_FALSE(near(model.model.layers[1].mlp.down_proj.weight.view(), base.model.layers[1].mlp.down_proj.weight.view(), 1e-2));
       test::disturb_adapters(model);
-      const auto trained = test::logits_of(model, batch);
+      const auto trained = test::logits_of(model, test::two_sequences);
       CHECK_FALSE(near(trained, before, 1e-2));
 
       auto plain = replicate(model);
       as_plain_lora(plain, start);
       CHECK(low_rank(plain.model.layers[0].self_attn.q_proj).options.rank == 8);
-      CHECK(near(test::logits_of(plain, batch), trained, 1e-12));
+      CHECK(near(test::logits_of(plain, test::two_sequences), trained, 1e-12));
       CHECK(plain.model.layers[0].self_attn.q_proj.weight.bytes().data() == start.layers[0].weight.bytes().data());
-      CHECK(near(test::logits_of(model, batch), trained, 0));  // a copy was converted
+      CHECK(near(test::logits_of(model, test::two_sequences), trained, 0));  // a copy was converted
 
       const test::temporary_folder folder;
       save_peft(plain, folder.path());
       auto published = test::small_llama<double>(2);
       load_peft(published, folder.path());
-      CHECK(near(test::logits_of(published, batch), trained, 1e-12));
+      CHECK(near(test::logits_of(published, test::two_sequences), trained, 1e-12));
     }
 }
 
@@ -163,35 +161,35 @@ TEST_CASE("a split touches no array that others share, and does not depend on th
   auto base = test::small_llama<double>(2);
   auto model = replicate(base);
   REQUIRE(model.model.layers[0].self_attn.q_proj.weight.bytes().data() == base.model.layers[0].self_attn.q_proj.weight.bytes().data());
-  const auto before = test::logits_of(base, batch);
+  const auto before = test::logits_of(base, test::two_sequences);
   attach(model, targets({"q_proj", "down_proj"}), lora_options{.rank = 3});
   auto again = replicate(model);
   thread_pool pool(3);
   init_pissa(model, {.iterations = 1, .seed = 5});
   init_pissa(again, {.iterations = 1, .seed = 5}, pool);
-  CHECK(test::equal_bits(test::logits_of(base, batch), before));
-  CHECK(test::equal_bits(test::logits_of(model, batch), test::logits_of(again, batch)));
+  CHECK(test::equal_bits(test::logits_of(base, test::two_sequences), before));
+  CHECK(test::equal_bits(test::logits_of(model, test::two_sequences), test::logits_of(again, test::two_sequences)));
 }
 
 TEST_CASE("the rest of a half-precision weight is half precision") {
   auto model = test::small_llama<float>(2);
   store_weights_as(model, dtype::bf16);
-  const auto before = test::logits_of(model, batch);
+  const auto before = test::logits_of(model, test::two_sequences);
   attach(model, targets({"q_proj", "down_proj"}), lora_options{.rank = 4});
   const auto start = init_pissa(model);
   CHECK(model.model.layers[0].mlp.down_proj.weight.type() == dtype::bf16);
-  const auto after = test::logits_of(model, batch);
+  const auto after = test::logits_of(model, test::two_sequences);
   CHECK(near(after, before, 0.05));  // a rounding to 8 bits in each of a few layers
   CHECK_FALSE(near(after, before, 1e-6));
   as_plain_lora(model, start);
-  CHECK(near(test::logits_of(model, batch), before, 1e-4));
+  CHECK(near(test::logits_of(model, test::two_sequences), before, 1e-4));
 }
 
 TEST_CASE("orthogonal factors do nothing together, and are not small alone") {
   auto model = with_lora({.rank = 6, .alpha = 6});
-  const auto before = test::logits_of(model, batch);
+  const auto before = test::logits_of(model, test::two_sequences);
   init_orthogonal(model, random_stream(3));
-  CHECK(near(test::logits_of(model, batch), before, 1e-12));
+  CHECK(near(test::logits_of(model, test::two_sequences), before, 1e-12));
   double squares = 0, count = 0;
   for (auto& p : trainable(model))
     for (const double v : p.parameter->value()) squares += v * v, ++count;

@@ -271,15 +271,13 @@ llama<double> with_two() {
   test::disturb_adapters(m);
   return m;
 }
-const auto batch = test::random_batch({9, 5});
-
 }  // namespace
 
 TEST_CASE("adapters of a model merged exactly do what both did") {
   auto m = with_two();
-  const auto before = test::logits_of(m, batch);
+  const auto before = test::logits_of(m, test::two_sequences);
   const auto report = merge_adapters_into(m, {"a", "b"}, {1, 1}, "both", {.method = merge_method::cat});
-  CHECK(near(test::logits_of(m, batch), before, 1e-12));
+  CHECK(near(test::logits_of(m, test::two_sequences), before, 1e-12));
   REQUIRE(report.layers.size() == 6);  // q, v, down of two layers
   CHECK(report.layers[0].path == "model.layers.0.self_attn.q_proj");
   CHECK(report.layers[0].rank == 5);
@@ -295,7 +293,7 @@ TEST_CASE("adapters of a model merged exactly do what both did") {
   freeze(kept);
   merge_adapters_into(kept, {"b", "a"}, {-1, -1}, "both", {.rank = 5, .keep_sources = true});
   auto bare = test::small_llama<double>(2);
-  CHECK(near(test::logits_of(kept, batch), test::logits_of(bare, batch), 1e-12));
+  CHECK(near(test::logits_of(kept, test::two_sequences), test::logits_of(bare, test::two_sequences), 1e-12));
   CHECK(trainable(kept).empty());
 }
 
@@ -304,14 +302,14 @@ TEST_CASE("merging gives the same bits for any number of threads") {
   auto one = with_two(), two = with_two();
   thread_pool pool(3);
   const auto a = merge_adapters_into(one, {"a", "b"}, {1, 0.5}, "a", o), b = merge_adapters_into(two, {"a", "b"}, {1, 0.5}, "a", o, pool);
-  CHECK(test::equal_bits(test::logits_of(one, batch), test::logits_of(two, batch)));
+  CHECK(test::equal_bits(test::logits_of(one, test::two_sequences), test::logits_of(two, test::two_sequences)));
   CHECK(a.worst() > 0.1);
   CHECK(a.worst() == b.worst());
 }
 
 TEST_CASE("a model that cannot be merged stays as it was") {
   auto m = with_two();
-  const auto before = test::logits_of(m, batch);
+  const auto before = test::logits_of(m, test::two_sequences);
   CHECK_THROWS_WITH(merge_adapters_into(m, {}, {}, "c"), "merge: no adapters to merge into \"c\"");
   CHECK_THROWS_WITH(merge_adapters_into(m, {"a"}, {1, 2}, "c"), "merge: 1 adapters and 2 weights");
   CHECK_THROWS_WITH(merge_adapters_into(m, {"a", "a"}, {1, 2}, "c"), "merge: \"a\" is named twice");
@@ -319,7 +317,7 @@ TEST_CASE("a model that cannot be merged stays as it was") {
   CHECK_THROWS_WITH(merge_adapters_into(m, {"a"}, {1}, "b"), "merge: model.layers.0.self_attn.q_proj already has an adapter named \"b\"");
   CHECK_THROWS_WITH(merge_adapters_into(m, {"a", "b"}, {1, 1}, "c", {.method = merge_method::linear}),
                     Catch::Matchers::StartsWith("merge: model.layers.0.self_attn.q_proj: \"b\" has rank 3, \"a\" 2"));
-  CHECK(test::equal_bits(test::logits_of(m, batch), before));
+  CHECK(test::equal_bits(test::logits_of(m, test::two_sequences), before));
   attach(m, targets({"v_proj"}), [](const adapter_site& s) { return gains(s.out); }, {.name = "g"});
   attach(m, targets({"v_proj"}), lora_options{.rank = 1}, {.name = "a"});
   CHECK_THROWS_WITH(merge_adapters_into(m, {"a", "b"}, {1, 1}, "c"),
@@ -334,12 +332,12 @@ TEST_CASE("any adapter becomes a LoRA: of full rank exactly, of less with the er
   attach(m, targets({"v_proj"}), lora_options{.rank = 2, .alpha = 4}, {.name = "a"});  // inside: its update is part of the weight before
   attach(m, targets({"q_proj", "v_proj"}), [](const adapter_site& s) { return gains(s.out); }, {.name = "g"});
   test::disturb_adapters(m, 1);
-  const auto before = test::logits_of(m, batch);
+  const auto before = test::logits_of(m, test::two_sequences);
   auto whole = m;
   const auto none = convert_to_lora(whole, "g", 32);
   CHECK(none.layers.size() == 4);
   CHECK(none.worst() < 1e-14);
-  CHECK(near(test::logits_of(whole, batch), before, 1e-11));
+  CHECK(near(test::logits_of(whole, test::two_sequences), before, 1e-11));
   CHECK(whole.model.layers[0].self_attn.v_proj.adapters[1].name == "g");
 
   auto& layer = m.model.layers[1].self_attn.v_proj;
@@ -357,9 +355,9 @@ TEST_CASE("any adapter becomes a LoRA: of full rank exactly, of less with the er
   CHECK(report.layers[3].relative_error == Approx(std::sqrt(lost / change)));
 
   auto two = with_two();
-  const auto before_two = test::logits_of(two, batch);
+  const auto before_two = test::logits_of(two, test::two_sequences);
   CHECK(convert_to_lora(two, "b", 3).worst() < 1e-14);  // a LoRA of this rank loses nothing
-  CHECK(near(test::logits_of(two, batch), before_two, 1e-12));
+  CHECK(near(test::logits_of(two, test::two_sequences), before_two, 1e-12));
   CHECK(convert_to_lora(two, "b", 1).worst() > 0.1);
 }
 

@@ -11,6 +11,7 @@
 #include "support/models.hpp"
 
 using namespace graft;
+using test::applied;
 using side = compound_options::side;
 
 namespace {
@@ -26,13 +27,6 @@ adapted_linear<T> layer_with(index_t in, index_t out, const compound_options& o,
   }
   layer.adapters.push_back({"a", compound<T>(in, out, o)});
   return layer;
-}
-
-template <class T>
-tensor<T, 2> applied(adapted_linear<T>& layer, const tensor<T, 2>& x, executor_ref executor = {}, batch_info batch = {}) {
-  context ctx(executor);
-  tape<T> t(ctx, recording::off, batch);
-  return tensor<T, 2>::copy_of(layer(t, t.constant(x.view())).value);
 }
 
 /// R of an adapter, from what it makes of the unit vectors: row i of the result is R's column i.
@@ -127,7 +121,7 @@ TEMPLATE_TEST_CASE("compound adapters start as the identity, merge as they are a
     test::disturb_adapters(layer, 0.8);
     const auto turned = applied(layer, x);
     CHECK(!test::near(turned, applied(plain, x), 0.05));
-    CHECK(test::equal_bits(turned, applied(layer, x, three)));
+    CHECK(test::equal_bits(turned, applied(layer, x, {}, three)));
     const auto m = layer.merged();
     plain.weight = parameter<T, 2>(m.weight.view().clone());
     plain.bias = parameter<T, 1>(m.bias->view().clone());
@@ -219,11 +213,11 @@ TEST_CASE("dropout leaves a rotation out of whole calls while training", "") {
   const auto without = applied(plain, x), with = applied(layer, x);
   int left_out = 0;
   for (std::uint64_t step = 0; step < 1000; ++step) {
-    const auto y = applied(layer, x, {}, {.training = true, .step = step});
+    const auto y = applied(layer, x, {.training = true, .step = step});
     const bool is_without = bool(test::near(y, without, 1e-12));
     left_out += is_without;
     if (!is_without) CHECK(test::equal_bits(y, with));
-    CHECK(test::equal_bits(applied(layer, x, {}, {.step = step}), with));
+    CHECK(test::equal_bits(applied(layer, x, {.step = step}), with));
     if (is_without) {  // trains all the same: with a gradient of zero
       context ctx;
       tape<double> t(ctx, recording::on, {.training = true, .step = step});

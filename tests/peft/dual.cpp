@@ -15,6 +15,7 @@
 #include "support/models.hpp"
 
 using namespace graft;
+using test::applied;
 
 namespace {
 
@@ -50,13 +51,6 @@ adapted_linear<T> random_layer(index_t in, index_t out, dual_options o) {
   layer.adapters.push_back({"d", dual<T>(in, out, o)});
   test::disturb_adapters(layer);
   return layer;
-}
-
-template <class T>
-tensor<T, 2> applied(adapted_linear<T>& layer, const tensor<T, 2>& x, batch_info info = {}, executor_ref executor = {}) {
-  context ctx(executor);
-  tape<T> t(ctx, recording::off, info);
-  return tensor<T, 2>::copy_of(layer(t, t.constant(x.view())).value);
 }
 
 /// A layer with one branch of the other's dual adapter as its only LoRA.

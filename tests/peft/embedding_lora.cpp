@@ -13,7 +13,6 @@ using namespace graft;
 
 namespace {
 
-const token_batch batch = test::random_batch({9, 5});
 const std::string table = "model.embed_tokens";
 
 template <class T>
@@ -33,7 +32,7 @@ template <class T>
 tensor<T, 2> logits_of(llama<T>& m) {
   context ctx;
   tape<T> t(ctx, recording::off);
-  return tensor<T, 2>::copy_of(m.logits(t, batch).value);
+  return tensor<T, 2>::copy_of(m.logits(t, test::two_sequences).value);
 }
 
 }  // namespace
@@ -73,7 +72,7 @@ TEST_CASE("a LoRA of an embedding learns by central differences, beside one of a
       std::vector<checked_leaf<double>> leaves;
       for (auto& p : trainable(model)) leaves.push_back({p.parameter->value(), p.parameter->gradient()});
       CHECK(leaves.size() == (both ? 6u : 2u));
-      CHECK(gradient_error<double>(ctx, leaves, [&](tape<double>& t) { return model.loss(t, batch); }, {.most_elements = 40}) < 1e-6);
+      CHECK(gradient_error<double>(ctx, leaves, [&](tape<double>& t) { return model.loss(t, test::two_sequences); }, {.most_elements = 40}) < 1e-6);
     }
 }
 
@@ -101,7 +100,7 @@ TEST_CASE("a table that is the output layer too is not merged, and stays as it w
   // The head multiplies by the old table: with the hidden states of this model, the scores of the base's weight.
   context ctx;
   tape<double> t(ctx, recording::off);
-  const auto x = model.hidden(t, batch);
+  const auto x = model.hidden(t, test::two_sequences);
   CHECK(test::equal_bits(tensor<double, 2>::copy_of(linear(t, x, model.model.embed_tokens.weight).value), before));
 }
 

@@ -11,6 +11,7 @@
 #include "support/models.hpp"
 
 using namespace graft;
+using test::applied;
 
 namespace {
 
@@ -36,14 +37,6 @@ adapted_linear<T> random_layer(bool bias, gated_options o, random_stream random 
   freeze(layer);
   layer.adapters.push_back({"default", gated<T>(12, 9, o, random)});
   return layer;
-}
-
-template <class T>
-tensor<T, 2> applied(adapted_linear<T>& layer, const tensor<T, 2>& x, batch_info batch = {}, std::uint64_t seed = 0) {
-  context ctx;
-  ctx.seed = seed;
-  tape<T> t(ctx, recording::off, batch);
-  return tensor<T, 2>::copy_of(layer(t, t.constant(x.view())).value);
 }
 
 template <class T>
@@ -142,14 +135,14 @@ TEST_CASE("gate noise repeats within a step, and differs between steps, layers a
   const auto x = test::random_tensor<double, 2>({5, 12}, 3);
   auto layer = random_layer<double>(true, {});
   test::disturb_adapters(layer);
-  const auto y = applied(layer, x, {.training = true, .step = 6}, 2);
-  CHECK(test::equal_bits(applied(layer, x, {.training = true, .step = 6}, 2), y));
-  CHECK_FALSE(test::near(applied(layer, x, {.training = true, .step = 7}, 2), y, 1e-3));
-  CHECK_FALSE(test::near(applied(layer, x, {.training = true, .step = 6}, 3), y, 1e-3));
+  const auto y = applied(layer, x, {.training = true, .step = 6}, {}, 2);
+  CHECK(test::equal_bits(applied(layer, x, {.training = true, .step = 6}, {}, 2), y));
+  CHECK_FALSE(test::near(applied(layer, x, {.training = true, .step = 7}, {}, 2), y, 1e-3));
+  CHECK_FALSE(test::near(applied(layer, x, {.training = true, .step = 6}, {}, 3), y, 1e-3));
 
   auto other = random_layer<double>(true, {}, random_stream(1).substream("another layer"));
   test::disturb_adapters(other);  // the same logits
-  CHECK_FALSE(test::near(applied(other, x, {.training = true, .step = 6}, 2), y, 1e-3));
+  CHECK_FALSE(test::near(applied(other, x, {.training = true, .step = 6}, {}, 2), y, 1e-3));
 
   adapted_linear<double> square(4, 4, false);  // diagonal and all ones: y shows both noises
   square.weight = parameter<double, 2>(tensor<double, 2>::of({{1, 0, 0, 0}, {0, 1, 0, 0}, {0, 0, 1, 0}, {0, 0, 0, 1}}));

@@ -57,15 +57,6 @@ void check_real_tokens(Base base, auto& wrapped) {
   CHECK_FALSE(test::near(got, hidden_of(base, batch), 1e-3));
 }
 
-template <class M>
-double error_of_gradients(M& model) {
-  context ctx;
-  std::vector<checked_leaf<double>> leaves;
-  for (auto& p : trainable(model)) leaves.push_back({p.parameter->value(), p.parameter->gradient()});
-  const auto batch = test::random_batch({6, 1, 4});
-  return gradient_error<double>(ctx, leaves, [&](tape<double>& t) { return model.loss(t, batch); }, {.most_elements = 12});
-}
-
 /// The frozen law, and: the loss falls, nothing of the base changes, a second step allocates nothing.
 template <class M>
 void check_training(M model, std::size_t parameters) {
@@ -163,9 +154,9 @@ TEST_CASE("prompts and prefixes learn by central differences, checkpointed or no
     auto prefix = small<double, prefixed>();
     prefixed on_gpt2(small_gpt2<double>(), {.tokens = 2, .deviation = 0.5});
     prompt.checkpointed_layers = prefix.checkpointed_layers = on_gpt2.checkpointed_layers = checkpointing ? all_layers : 0;
-    CHECK(error_of_gradients(prompt) < 1e-6);
-    CHECK(error_of_gradients(prefix) < 1e-6);
-    CHECK(error_of_gradients(on_gpt2) < 1e-6);
+    CHECK(test::error_of_gradients(prompt, test::random_batch({6, 1, 4}), 12) < 1e-6);
+    CHECK(test::error_of_gradients(prefix, test::random_batch({6, 1, 4}), 12) < 1e-6);
+    CHECK(test::error_of_gradients(on_gpt2, test::random_batch({6, 1, 4}), 12) < 1e-6);
   }
 }
 

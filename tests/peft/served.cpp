@@ -14,6 +14,7 @@
 #include "support/near.hpp"
 
 using namespace graft;
+using test::applied;
 
 namespace {
 
@@ -75,13 +76,6 @@ one_layer<T> served() {
   elsewhere.other.adapters.push_back({"default", lora<T>(4, 6)});
   use(m, bank->with("elsewhere", attached_adapter(elsewhere)));
   return m;
-}
-
-template <class T>
-tensor<T, 2> applied(adapted_linear<T>& layer, tensor_view<const T, 2> x, batch_info info = {}, executor_ref executor = {}) {
-  context ctx(executor);
-  tape<T> t(ctx, recording::off, info);
-  return tensor<T, 2>::copy_of(layer(t, t.constant(x)).value);
 }
 
 // Two adapters over few rows, in one place and in two; two over many, likewise; a lone row, none, the base, one that lacks the layer.

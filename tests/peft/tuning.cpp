@@ -16,15 +16,6 @@ llama<double> llama_with_biases() {
   return test::small_llama<double>(config, 3);
 }
 
-template <class M>
-double error_of_gradients(M& model) {
-  context ctx;
-  std::vector<checked_leaf<double>> leaves;
-  for (auto& p : trainable(model)) leaves.push_back({p.parameter->value(), p.parameter->gradient()});
-  const auto batch = test::random_batch({6, 4});
-  return gradient_error<double>(ctx, leaves, [&](tape<double>& t) { return model.loss(t, batch); }, {.most_elements = 5});
-}
-
 }  // namespace
 
 TEST_CASE("tuned norms are the norms, and learn by central differences") {
@@ -34,7 +25,7 @@ TEST_CASE("tuned norms are the norms, and learn by central differences") {
   CHECK(tune_norms(model) == 5 * 32);
   CHECK(trainable(model).size() == 5);
   for (const auto& p : trainable(model)) CHECK(p.path.ends_with("norm.weight"));
-  CHECK(error_of_gradients(model) < 1e-6);
+  CHECK(test::error_of_gradients(model, test::random_batch({6, 4}), 5) < 1e-6);
   auto encoder = test::small_bert<double>(2);
   CHECK(tune_norms(encoder) == 5 * 2 * 24);
   for (const auto& p : trainable(encoder)) CHECK(p.path.find("LayerNorm.") != std::string::npos);
@@ -45,7 +36,7 @@ TEST_CASE("tuned biases are the biases, and learn by central differences") {
   CHECK(tune_biases(model) == 2 * (32 + 16 + 16));
   CHECK(trainable(model).size() == 6);
   for (const auto& p : trainable(model)) CHECK(p.path.ends_with("_proj.bias"));
-  CHECK(error_of_gradients(model) < 1e-6);
+  CHECK(test::error_of_gradients(model, test::random_batch({6, 4}), 5) < 1e-6);
   auto encoder = test::small_bert<double>(1);
   const index_t norms = 3 * 24, linears = 4 * 24 + 40 + 24;
   CHECK(tune_biases(encoder) == norms + linears + (encoder.pooler ? 24 : 0));

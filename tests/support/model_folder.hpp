@@ -8,6 +8,7 @@
 #include "graft/io/load_model.hpp"
 #include "support/data.hpp"
 #include "support/models.hpp"
+#include "support/near.hpp"
 
 namespace graft::test {
 
@@ -70,6 +71,7 @@ tensor<T, 2> logits_of(M& m, const token_batch& batch) {
   tape<T> t(ctx, recording::off);
   return tensor<T, 2>::copy_of(m.logits(t, batch).value);
 }
+inline bool same_logits(llama<float>& a, llama<float>& b) { return equal_bits(logits_of(a, two_sequences), logits_of(b, two_sequences)); }
 template <class T>
 tensor<T, 2> pooled_by(bert<T>& m, const token_batch& batch, pooling how = pooling::mean) {
   context ctx;

@@ -3,14 +3,17 @@
 #pragma once
 #include <algorithm>
 #include <iterator>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
+#include "graft/autograd/gradcheck.hpp"
 #include "graft/core/random.hpp"
 #include "graft/models/bert.hpp"
 #include "graft/models/llama.hpp"
 #include "graft/nn/init.hpp"
 #include "graft/peft/attach.hpp"
+#include "support/catch.hpp"
 
 namespace graft::test {
 
@@ -67,6 +70,29 @@ inline token_batch random_batch(std::initializer_list<index_t> lengths, std::uin
     b.add_with_next_labels(ids);
   }
   return b;
+}
+
+/// What many tests show a model.
+inline const token_batch two_sequences = random_batch({9, 5});
+
+/// y of a layer with its adapters, which nobody records.
+template <class T>
+tensor<T, 2> applied(adapted_linear<T>& layer, std::type_identity_t<tensor_view<const T, 2>> x, batch_info info = {}, executor_ref executor = {},
+                     std::uint64_t seed = 0) {
+  context ctx(executor);
+  ctx.seed = seed;
+  tape<T> t(ctx, recording::off, info);
+  return tensor<T, 2>::copy_of(layer(t, t.constant(x)).value);
+}
+
+/// What central differences say of the gradients of everything trainable, `most` elements of each, after the loss of a batch.
+template <module M>
+double error_of_gradients(M& model, const token_batch& batch, index_t most) {
+  context ctx;
+  std::vector<checked_leaf<double>> leaves;
+  for (auto& p : trainable(model)) leaves.push_back({p.parameter->value(), p.parameter->gradient()});
+  REQUIRE(!leaves.empty());
+  return gradient_error<double>(ctx, leaves, [&](tape<double>& t) { return model.loss(t, batch); }, {.most_elements = most});
 }
 
 /// The gradients of everything trainable, one after another; the model is left without any.

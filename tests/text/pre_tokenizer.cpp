@@ -19,9 +19,9 @@ static strings cut(const std::vector<pre_tokenizer>& steps, std::string s, bool 
 TEST_CASE("without steps a text is one piece") { CHECK(cut({}, "a b") == strings{"a b"}); }
 
 TEST_CASE("split cuts at a pattern, or at what lies between its matches") {
-  CHECK(cut({split{pattern::regex("\\d"), split_behavior::isolated}}, "a12b") == strings{"a", "1", "2", "b"});
-  CHECK(cut({split{pattern::regex("\\w+"), split_behavior::removed, true}}, "a, bc") == strings{"a", "bc"});
-  CHECK(cut({split{pattern::literal("-"), split_behavior::merged_with_next}}, "a-b") == strings{"a", "-b"});
+  CHECK(cut({text::split{pattern::regex("\\d"), split_behavior::isolated}}, "a12b") == strings{"a", "1", "2", "b"});
+  CHECK(cut({text::split{pattern::regex("\\w+"), split_behavior::removed, true}}, "a, bc") == strings{"a", "bc"});
+  CHECK(cut({text::split{pattern::literal("-"), split_behavior::merged_with_next}}, "a-b") == strings{"a", "-b"});
 }
 
 TEST_CASE("byte level writes bytes as characters, after cutting and after a space in front") {
