@@ -32,17 +32,22 @@ encoder=
 [ ! -d "$minilm" ] || encoder="--minilm $minilm"
 # check TITLE LINES COMMAND...: shows the last lines, or all that led to a failure.
 check() {
-  title=$1 lines=$2
+  title=$1 lines=$2 log=$work/$1.log
   shift 2
+  status=0
+  "$python" "$@" >"$log" 2>&1 || { status=1 lines=60; }
   echo "== $title"
-  if "$python" "$@" >"$work/last.log" 2>&1; then tail -n "$lines" "$work/last.log"; else tail -n 60 "$work/last.log"; exit 1; fi
+  tail -n "$lines" "$log"
+  return "$status"
 }
 # shellcheck disable=SC2086  # options or nothing
 {
-  check "tokenizers" 1 "$here/tokenizers_check.py" --encode-program "$tools/tokenize" --work "$work/tokenizers" $data $encoder
+  check "tokenizers" 1 "$here/tokenizers_check.py" --encode-program "$tools/tokenize" --work "$work/tokenizers" $data $encoder &
+  tokenizers=$!  # on one core, so that the others go on meanwhile
   check "safetensors" 1 "$here/safetensors_check.py" "$tools/safetensors_tool"
   check "npy" 1 "$here/npy_check.py" "$tools/npy_tool"
   check "models" 30 "$here/models_check.py" --programs build/release/examples --model-tool "$tools/model_tool" --work "$work/models" $data $encoder
   check "prompts, prefixes and norms" 1 "$here/prompts_check.py" --tool "$tools/prompts_tool" --work "$work/prompts"
   check "exports" 40 "$here/exports_check.py" --tool "$tools/export_tool" --work "$work/exports"
+  wait "$tokenizers"
 }
