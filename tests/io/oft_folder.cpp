@@ -14,6 +14,7 @@ namespace {
 
 constexpr auto input = compound_options::side::input;
 const std::string q = "model.layers.0.self_attn.q_proj", q_key = "base_model.model." + q + ".oft_R.weight";
+
 // A saved adapter whose files can be changed.
 struct saved {
   test::temporary_folder folder;

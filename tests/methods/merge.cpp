@@ -271,6 +271,7 @@ llama<double> with_two() {
   test::disturb_adapters(m);
   return m;
 }
+
 }  // namespace
 
 TEST_CASE("adapters of a model merged exactly do what both did") {
