@@ -130,32 +130,35 @@ def verify_steps(commands, o):
                     raise Failure(f"{command}: {name} is {got[name]}, PyTorch's is {expected[name]}")
 
 
-def measure_steps(commands, o):
-    measured = {c: [] for c in commands}
+def measure_steps(turns, o):
+    measured = {turn: [] for turn in turns}
     for _ in range(1 if o.smoke else o.rounds):
-        for command in commands:
+        for turn in turns:
+            command = turn[1]
             values = step(command, o, "--warm", "0" if o.smoke else "2", "--steps", "1" if o.smoke else str(o.steps))
             if "loss_first" in values and not abs(values["loss_first"] - math.log(LABELS[option(command, "--model", "")])) < 0.5:
                 raise Failure(f"{command}: the loss of a random model is {values['loss_first']}")
-            measured[command].append(values)
+            measured[turn].append(values)
     return measured
 
 
-def fastest(commands, measured):
+def fastest(turns, measured):
     """The one that counts: with the highest rate."""
-    return max(commands, key=lambda c: statistics.median(v[table.SPEED] for v in measured[c])) if len(commands) > 1 else commands[0]
+    return max(turns, key=lambda t: statistics.median(v[table.SPEED] for v in measured[t])) if len(turns) > 1 else turns[0]
 
 
 def step_row(row, measured):
-    ours, peer = (fastest([c for c in side if c in measured], measured) for side in row.commands())
-    if not row.everywhere and not measured[ours][0].get("multiplies_in_bf16", 1):
+    chosen = [fastest([t for t in side if t in measured], measured) for side in row.turns()]
+    (_, ours), (_, peer) = chosen
+    first = [measured[t][0] for t in chosen]
+    if not row.everywhere and not first[0].get("multiplies_in_bf16", 1):
         print(f"{row.name}: {NO_BF16}", file=sys.stderr)
         return None
-    if ours.split()[0] != peer.split()[0] and measured[ours][0].get("trainable_parameters") != measured[peer][0].get("trainable_parameters"):
+    if ours.split()[0] != peer.split()[0] and first[0].get("trainable_parameters") != first[1].get("trainable_parameters"):
         raise Failure(f"{row.name}: not the same number of trainable parameters")
     autocast = "--bf16" in peer and peer.split()[0].endswith(".py")
-    name = (row.peer_name or measured[peer][0]["peer"]) + (" autocast to bf16" if autocast else "")
-    a, b = ([v[row.number] for v in measured[c]] for c in (ours, peer))
+    name = (row.peer_name or first[1]["peer"]) + (" autocast to bf16" if autocast else "")
+    a, b = ([v[row.number] for v in measured[t]] for t in chosen)
     best = min if row.unit == "MiB" else max
     return judged(row, row.name, statistics.median(a), statistics.median(b), statistics.median(x / y for x, y in zip(a, b)), best(a) / best(b), name)
 
@@ -215,11 +218,12 @@ def compare(o):
         found = {p: entries(folder, p, [r.filter for r in mine if r.program == p], o) for p in table.programs(mine)}
         results += [kernel_row(r, r.name if folder == o.programs else r.name + " (Clang)", found[r.program], o.smoke) for r in mine]
     steps = [r for r in o.rows if isinstance(r, table.Step) and possible(r)]
-    commands = list(dict.fromkeys(c for r in steps for side in r.commands() for c in side if has_bf16() or "--bf16" not in c))
+    turns = list(dict.fromkeys(t for r in steps for side in r.turns() for t in side if has_bf16() or "--bf16" not in t[1]))
+    commands = list(dict.fromkeys(c for _, c in turns))
     decoding = [c for c in commands if "decode" in c.split()[0]]
     verify_steps([c for c in commands if c not in decoding], o)
     verify_decoding(decoding, o)
-    measured = measure_steps(commands, o)
+    measured = measure_steps(turns, o)
     results += [step_row(r, measured) for r in steps]
     results = [r for r in results if r is not None]
     for r in results if o.smoke else []:

@@ -59,28 +59,26 @@ GRAFT_INLINE void add_products(index_t depth, P s, index_t row_step, const T* co
          [rest](const T* p) { return simd::load_partial<T, Arch>(p, rest); });
 }
 
-/// The same where rows are blocks: two vectors at a time, as far as blocks are whole. The last block is decoded with what fills it up,
-/// against zeros.
+/// The same where rows are blocks: up to four vectors at a time, which share a scale, as far as blocks are whole. The last block is decoded
+/// with what fills it up, against zeros.
 template <int Rows, int Few, class Arch, class B>
 GRAFT_INLINE void add_block_products(index_t depth, block_pointer<B> s, index_t row_step, const float* const (&few)[Few],
                                      simd::batch<float, Arch> (&acc)[Rows * Few]) {
-  constexpr index_t w = simd::width<float, Arch>;
+  constexpr index_t w = simd::width<float, Arch>, part = std::min(B::count, 4 * w);
   const B* const at = &s.block();
   const index_t step = row_step / B::count, whole = depth / B::count;
   for (index_t b = 0; b < whole; ++b)
-    for (index_t v = 0; v < B::count; v += 2 * w) {
-      const index_t k = b * B::count + v;
+    for (index_t first = 0; first < B::count; first += part) {
       GRAFT_UNROLL
       for (int r = 0; r < Rows; ++r) {
         const B& block = at[r * step + b];
         ask_ahead(&block);
         const auto scale = simd::scale_of<Arch>(block);
-        const auto one = simd::decode<Arch>(block, v, scale), two = simd::decode<Arch>(block, v + w, scale);
         GRAFT_UNROLL
-        for (int f = 0; f < Few; ++f) {
-          auto& sum = acc[r * Few + f];
-          sum = simd::fma(one, simd::load<float, Arch>(few[f] + k), sum);
-          sum = simd::fma(two, simd::load<float, Arch>(few[f] + k + w), sum);
+        for (index_t v = first; v < first + part; v += w) {
+          const auto values = simd::decode<Arch>(block, v, scale);
+          GRAFT_UNROLL
+          for (int f = 0; f < Few; ++f) acc[r * Few + f] = simd::fma(values, simd::load<float, Arch>(few[f] + (b * B::count + v)), acc[r * Few + f]);
         }
       }
     }

@@ -24,23 +24,31 @@ struct int16_halves {
   __m256i first, second;
 };
 
-/// The 32 codes of a block in bytes.
-GRAFT_INLINE __m256i code_bytes(const q8_0_block& b) noexcept { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(b.q)); }
-GRAFT_INLINE __m256i code_bytes(const q4_0_block& b) noexcept {
-  const __m256i twice = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(b.q)));
-  const __m256i nibbles = _mm256_and_si256(_mm256_srlv_epi64(twice, _mm256_setr_epi64x(0, 0, 4, 4)), _mm256_set1_epi8(15));
-  return _mm256_sub_epi8(nibbles, _mm256_set1_epi8(8));
-}
+GRAFT_INLINE __m128i sixteen_bytes(const void* p) noexcept { return _mm_loadu_si128(static_cast<const __m128i*>(p)); }
 
-/// The 32 codes of a block as 16-bit integers, in one vector or two halves.
-template <class Arch, class B>
-GRAFT_INLINE auto int16_codes(const B& b) noexcept {
-  const __m256i bytes = code_bytes(b);
+/// The 32 codes of a block as 16-bit integers, in one vector or two halves. Halves are widened as they are loaded: taking a loaded vector
+/// apart took 1.6 times as long (Zen 3).
+template <class Arch>
+GRAFT_INLINE auto int16_codes(const q8_0_block& b) noexcept {
 #if defined(__AVX512BW__)
-  if constexpr (width<float, Arch> == 16) return _mm512_cvtepi8_epi16(bytes);
+  if constexpr (width<float, Arch> == 16) return _mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(b.q)));
   else
 #endif
-    return int16_halves{_mm256_cvtepi8_epi16(_mm256_castsi256_si128(bytes)), _mm256_cvtepi8_epi16(_mm256_extracti128_si256(bytes, 1))};
+    return int16_halves{_mm256_cvtepi8_epi16(sixteen_bytes(b.q)), _mm256_cvtepi8_epi16(sixteen_bytes(b.q + 16))};
+}
+template <class Arch>
+GRAFT_INLINE auto int16_codes(const q4_0_block& b) noexcept {
+#if defined(__AVX512BW__)
+  if constexpr (width<float, Arch> == 16) {
+    const __m256i twice = _mm256_broadcastsi128_si256(sixteen_bytes(b.q));
+    const __m256i nibbles = _mm256_and_si256(_mm256_srlv_epi64(twice, _mm256_setr_epi64x(0, 0, 4, 4)), _mm256_set1_epi8(15));
+    return _mm512_cvtepi8_epi16(_mm256_sub_epi8(nibbles, _mm256_set1_epi8(8)));
+  } else
+#endif
+  {
+    const __m256i pairs = _mm256_cvtepu8_epi16(sixteen_bytes(b.q)), eight = _mm256_set1_epi16(8);
+    return int16_halves{_mm256_sub_epi16(_mm256_and_si256(pairs, _mm256_set1_epi16(15)), eight), _mm256_sub_epi16(_mm256_srli_epi16(pairs, 4), eight)};
+  }
 }
 
 /// Sums of products of the codes with 32 numbers x, spread over the lanes: exact, and then floats.
