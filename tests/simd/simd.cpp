@@ -2,6 +2,7 @@
 #include "graft/simd/simd.hpp"
 
 #include "graft/simd/convert.hpp"
+#include "graft/simd/fma_in_place.hpp"
 #include "support/catch.hpp"
 
 #include <algorithm>
@@ -44,6 +45,24 @@ TEMPLATE_TEST_CASE_SIG("sums over lanes come out in the order of the vectors", "
   T out[N];
   simd::sum_each(v, out);
   for (std::size_t i = 0; i < N; ++i) CHECK(out[i] == static_cast<T>((static_cast<index_t>(i) + 1) * w * (w + 1) / 2));
+}
+
+TEMPLATE_TEST_CASE("a multiply-add in place has the bits of any other, and leaves its factors alone", "", float, double) {
+  constexpr index_t w = simd::width<TestType>;
+  TestType a[w], b[w], c[w], expected[w], got[w];
+  for (index_t i = 0; i < w; ++i) {
+    a[i] = TestType(1) / static_cast<TestType>(i + 3);
+    b[i] = TestType(1) / static_cast<TestType>(i + 7);
+    c[i] = -a[i] * b[i];  // what is left is the rounding of the product
+  }
+  const auto x = simd::load(a), y = simd::load(b), z = simd::load(c);
+  simd::store(expected, simd::fma(x, y, z));
+  simd::store(got, simd::fma_in_place(x, y, z));
+  CHECK(std::equal(got, got + w, expected));
+  simd::store(got, x);
+  CHECK(std::equal(got, got + w, a));
+  simd::store(got, z);
+  CHECK(std::equal(got, got + w, c));
 }
 
 TEMPLATE_TEST_CASE("partial loads and stores leave the rest alone", "", float, double) {

@@ -7,7 +7,7 @@
 #include <cstring>
 
 #include "graft/core/extents.hpp"
-#include "graft/simd/simd.hpp"
+#include "graft/simd/fma_in_place.hpp"
 
 namespace graft::kernel {
 
@@ -116,6 +116,12 @@ GRAFT_INLINE void store_columns(simd::batch<T, Arch> (&acc)[Rows][Vectors], cons
   }
 }
 
+/// How many values of k a turn of the loop over a packed panel takes. With 16 registers, counting and stepping are a seventh of the instructions of a
+/// turn of one: felt wherever another program runs on the same core.
+template <int Rows, int Vectors, broadcast Lies, class T, class Arch>
+inline constexpr int steps_together =
+    simd::multiplies_in_place<T, Arch> && Lies == broadcast::from_rows && Rows == tile_shape<T, Arch>::rows && Vectors == tile_shape<T, Arch>::vectors ? 8 : 1;
+
 }  // namespace detail
 
 /// Sums a(i, k) b(k, j) over `depth` values of k, and over those of `more`, for Rows x (Vectors * width) outputs. Row k of b is
@@ -132,17 +138,34 @@ __attribute__((noinline)) void run_tile(index_t depth, const T* a, index_t lda, 
     for (int j = 0; j < Vectors; ++j) acc[i][j] = batch(T(0));
   }
   const auto accumulate = [&acc](more_terms<T> p) GRAFT_INLINED {
-    for (index_t k = 0; k < p.depth; ++k) {
-      if constexpr (Lies == broadcast::from_columns) simd::prefetch(p.a + 16 * p.lda);  // a line of its own in every step
+    const auto step = [&acc](const T* b_row, auto a_at, auto multiply) GRAFT_INLINED {
       batch bv[Vectors];
       GRAFT_UNROLL
-      for (int j = 0; j < Vectors; ++j) bv[j] = simd::in_register(simd::load<T, Arch>(p.b + j * w));
+      for (int j = 0; j < Vectors; ++j) bv[j] = simd::in_register(simd::load<T, Arch>(b_row + j * w));
       GRAFT_UNROLL
       for (int i = 0; i < Rows; ++i) {
-        const batch av(Lies == broadcast::from_rows ? p.a[i * p.lda] : p.a[i]);
+        const batch av(a_at(i));
         GRAFT_UNROLL
-        for (int j = 0; j < Vectors; ++j) acc[i][j] = simd::fma(av, bv[j], acc[i][j]);
+        for (int j = 0; j < Vectors; ++j) acc[i][j] = multiply(av, bv[j], acc[i][j]);
       }
+    };
+    if constexpr (constexpr int steps = detail::steps_together<Rows, Vectors, Lies, T, Arch>; steps > 1) {
+      const T* far = p.a + 3 * p.lda;  // an address takes one or two times lda and a constant, not five times lda
+      for (constexpr index_t row = Vectors * w; p.ldb == row && p.depth >= steps; p.depth -= steps) {
+        asm("" : "+r"(p.lda), "+r"(far));  // else compilers keep every sum of these in a register of its own, and have too few
+        GRAFT_UNROLL
+        for (int k = 0; k < steps; ++k)
+          step(p.b + k * row, [&](int i) GRAFT_INLINED { return i < 3 ? p.a[i * p.lda + k] : far[(i - 3) * p.lda + k]; },
+               [](batch x, batch y, batch sum) GRAFT_INLINED { return simd::fma_in_place(x, y, sum); });
+        p.a += steps;
+        far += steps;
+        p.b += steps * row;
+      }
+    }
+    for (; p.depth > 0; --p.depth) {
+      if constexpr (Lies == broadcast::from_columns) simd::prefetch(p.a + 16 * p.lda);  // a line of its own in every step
+      step(p.b, [&p](int i) GRAFT_INLINED { return Lies == broadcast::from_rows ? p.a[i * p.lda] : p.a[i]; },
+           [](batch x, batch y, batch sum) GRAFT_INLINED { return simd::fma(x, y, sum); });
       p.a += Lies == broadcast::from_rows ? 1 : p.lda;
       p.b += p.ldb;
     }
