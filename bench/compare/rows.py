@@ -29,7 +29,7 @@ class Step:
     number: str  # of those that both print
     target: str | None
     unit: str
-    peer_name: str = ""  # where the peer does not say it
+    peer_name: str = ""  # where the peer is graft itself; others say theirs
 
     @property
     def everywhere(self):  # False: left out, with a word, where the processor has no products of bf16 pairs, which peers emulate, or ours are taken in float
@@ -42,7 +42,7 @@ class Step:
     def turns(self):
         """(pair, command) for each of them. A row that compares graft with itself is a pair: its sides are measured one right after the other
         and for it alone, since its ratio is near a bound and another minute may be a tenth slower. Others share the runs of a command."""
-        pair = (self.ours, self.peer) if isinstance(self.peer, str) and self.peer.startswith("bench_") and not self.peer.startswith(LIBTORCH) else None
+        pair = self.commands() if self.peer_name else None
         return [[(pair, c) for c in side] for side in self.commands()]
 
 

@@ -116,8 +116,8 @@ GRAFT_INLINE void store_columns(simd::batch<T, Arch> (&acc)[Rows][Vectors], cons
   }
 }
 
-/// How many values of k a turn of the loop over a packed panel takes. With 16 registers, counting and stepping are a seventh of the instructions of a
-/// turn of one: felt wherever another program runs on the same core.
+/// How many values of k a turn of the loop over a packed panel takes. With 16 registers, counting and stepping are a sixth of the instructions of a
+/// turn that takes one, which is felt wherever another program runs on the same core.
 template <int Rows, int Vectors, broadcast Lies, class T, class Arch>
 inline constexpr int steps_together =
     simd::multiplies_in_place<T, Arch> && Lies == broadcast::from_rows && Rows == tile_shape<T, Arch>::rows && Vectors == tile_shape<T, Arch>::vectors ? 8 : 1;

@@ -5,7 +5,7 @@
 
 namespace graft::simd {
 
-/// Whether fma_in_place has an instruction of its own: for floats by AVX2.
+/// Whether sums stay in their registers, under every compiler: floats by AVX2.
 template <class T, class Arch>
 inline constexpr bool multiplies_in_place =
 #if defined(__FMA__) && !defined(__AVX512F__)
